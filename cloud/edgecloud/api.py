@@ -21,6 +21,7 @@ from modelwire.update.header import Header
 from modelwire.wire import cbor
 
 from .audit import tampering
+from .comparisons import Comparisons
 from .feasibility import fitness
 from .registry import LineageRow, SqliteStore, Status, VersionRow, open_registry
 from .versions import cards, comparing, listing, materialise, naming
@@ -50,7 +51,7 @@ class _Handle:
         return hash(self._key())
 
 
-class Registry(_Handle):
+class Registry(_Handle, Comparisons):
     """All devices of a registry. For one thread; `close` it, or use it in a `with` statement."""
 
     def __init__(self, store: SqliteStore) -> None:

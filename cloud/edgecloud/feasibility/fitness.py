@@ -1,7 +1,7 @@
 """Which versions are unfit: they say an accuracy that the centre does not find, or give no numbers. They stay their device's exact bits.
 
 The rule, for a version that says an accuracy and was scored on a probe set: take the rows whose tags and label its cards tell of, each
-value in one of ten of their samples or more, and as many of each value as is its share there. It is unfit when on these rows even the
+value a tenth as often as the commonest or more, and as many of each value as is its share there. It is unfit when on these rows even the
 upper bound of its accuracy (Clopper and Pearson, one-sided, 99.9 %) is more than MARGIN below what it says, and more than MARGIN below what
 its base has right of the same rows. So a version whose true accuracy there is within MARGIN of either is called unfit at most once in a
 thousand times. Of a tag that no card tells, and of labels where none tells them, any one value may be all that the device sees: where on
@@ -29,7 +29,7 @@ from modelwire.wire import cbor
 ALL, OWN = "", "own"  # contexts: all rows; the rows that a version is judged by
 MARGIN = 0.1  # of accuracy, that a version may lack
 ALPHA = 0.001  # how often an honest version is called unfit, at most
-COVERED = 0.1  # share of a device's samples from which on it knows a value
+COVERED = 0.1  # of how often the commonest value is seen: from there on a device knows a value
 ROWS_MIN = 20  # fewer rows judge nobody
 CARDS = 30  # the last ones of a model that tell what it has seen
 CLAIM = "accuracy_after"
@@ -197,8 +197,8 @@ def world(
     for counts, values in told:
         total = sum(counts.values()) if counts else 0
         if values is not None and counts and total > 0:
-            known = {value: count for value, count in counts.items() if count >= COVERED * total}
-            mine &= np.isin(values, list(known)) if known else False
+            known = {value: count for value, count in counts.items() if count and count >= COVERED * max(counts.values())}
+            mine &= np.isin(values, list(known))
             shared.append((known, values))
         elif values is not None:
             left.append(values)

@@ -50,7 +50,7 @@ class DueVersions:
     suspects: set[int] = field(default_factory=set)  # in hand when a process ended: asked for singly
     given_up: set[tuple[bytes, int]] = field(default_factory=set)  # probe set and version
     _bases: dict[tuple[bytes, bytes], bool] = field(default_factory=dict)  # probe set and base: whether its models take such rows
-    _begun: set[bytes] = field(default_factory=set)  # probe sets of which all newest versions were scored once
+    _newest: dict[bytes, list[int]] = field(default_factory=dict)  # by probe set: each model's newest version when it was first looked at
     _above: dict[bytes, int] = field(default_factory=dict)  # by probe set: up to this id all is done
 
     def next(self) -> Due | None:
@@ -62,23 +62,25 @@ class DueVersions:
         return None
 
     def _of(self, probe: ProbeRow, bases: list[bytes]) -> Due | None:
-        if probe.digest not in self._begun:
+        if probe.digest not in self._newest:
             models = [probe.model] if probe.model else sorted({lineage.model for lineage in self.store.lineages.all()})
             rows = [row for model in models for _, row in evaluating.heads(self.store, model) if row.base in bases]
-            missing = set(self.store.evaluations.missing(probe.digest, [row.id for row in rows]))
-            left = sorted((row.id for row in rows if row.id in missing and (probe.digest, row.id) not in self.given_up), reverse=True)
-            if left:
-                return self._due(probe, left)
-            self._begun.add(probe.digest)
+            self._newest[probe.digest] = sorted((row.id for row in rows), reverse=True)
+        if newest := self._newest[probe.digest]:
+            missing = self.store.evaluations.missing(probe.digest, [id for id in newest if (probe.digest, id) not in self.given_up])
+            newest[:] = [id for id in missing if isinstance(id, int)]
+            if (found := self._due(probe, newest)) is not None:
+                return found
+            newest.clear()  # they are gone
         first = next(iter(self.store.versions.unverified(1)), None)
-        newest = self.store.database.number("SELECT coalesce(max(id), 0) FROM version")
+        last = self.store.database.number("SELECT coalesce(max(id), 0) FROM version")
         above = self._above.get(probe.digest, 0)
         given_up = sum(digest == probe.digest for digest, _ in self.given_up)
         ids = self.store.evaluations.due(probe.digest, probe.model, bases, probe.added_at, above, AT_ONCE + given_up)
         left = [id for id in ids if (probe.digest, id) not in self.given_up]
         if left:
             return self._due(probe, left)
-        self._above[probe.digest] = newest if first is None else min(newest, first.id - 1)
+        self._above[probe.digest] = last if first is None else min(last, first.id - 1)
         return None
 
     def _due(self, probe: ProbeRow, ids: list[int]) -> Due | None:
@@ -118,7 +120,7 @@ def _fits(rows: sets.ProbeSet, bases: LoadedBases, commit: bytes) -> bool:
 
 
 class ScoringThread:
-    """The thread. opened: opens the registry for it. stopping: asked often. share: of one processor's time, above 0 and up to 1."""
+    """The thread. opened: opens the registry for it. stopping: asked often. share: of one processor's time, up to 1; 0: none."""
 
     def __init__(
         self, path: Path, opened: Callable[[], SqliteStore], stopping: Callable[[], bool], *, share: float = SHARE,
@@ -132,7 +134,9 @@ class ScoringThread:
         self._thread = threading.Thread(target=self._run, name="edgecloud-scoring", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """Begin; with no share of the time it has nothing to do."""
+        if self._share > 0:
+            self._thread.start()
 
     def join(self) -> None:
         """Wait for its end, once it was asked to stop."""

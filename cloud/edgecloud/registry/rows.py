@@ -27,6 +27,17 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeRow:
+    """A file that was made as the average of versions of one base."""
+
+    file: bytes  # digest of the .tflite
+    base: bytes  # commit of the base that they had in common
+    rule: str  # "mean" or "weighted"
+    versions: int  # that it was made of, those of devices that were erased since as well
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrustRow:
     """One trust record of the fleet."""
 

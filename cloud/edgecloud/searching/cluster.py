@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from edgecloud.registry import LineageRow, Store, VersionRow
 from edgecloud.sketches import counting
-from edgecloud.versions import cards
 from edgecloud.versions.materialise import LoadedBases, rebuild
 from modelwire.cards.card import Card
 from modelwire.errors import AmbiguousName, BadArgument, ModelWireError, UnknownVersion
@@ -24,12 +23,14 @@ from modelwire.lattice.state import ModelState
 
 from . import grouping
 from .gathering import gather
-from .reasons import Reason, reasons, tables
+from .reasons import FieldTable, Reason, reasons, shifted, tables
+from .told import newest_cards
 
 WHOLE = 1 << 25  # weights of all newest versions together, up to which they are compared whole: 128 MiB
 TREE = 3000  # devices of one tree; of more, so many are drawn and the others join the nearest cohort
 DOUBTFUL, ASKED, MIDDLE = 0.15, 60, 6  # relative margin of a device in doubt, how many of them are decided, against how many of a cohort
-Rows = NDArray[np.float64]
+SPOKEN, OF_EACH = 400, 12  # devices whose cards are read: of more, a share of each cohort, and so many of it at least
+Rows = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 
@@ -127,8 +128,9 @@ def _of_model(store: Store, model: str | None) -> list[LineageRow]:
 def _find(store: Store, base: bytes, lineages: dict[int, LineageRow], bases: LoadedBases, progress: Progress) -> _Found:
     """Return the newest versions on a base as vectors: all their coordinates where they are few, else their sketches."""
     gathered = gather(store, base, progress=progress)
-    newest = [(version, row) for row, id in enumerate(gathered.ids) if (version := store.versions.by_id(id)) and version.lineage in lineages]
-    lost = [v for id in gathered.left_out if (v := store.versions.by_id(id)) and v.lineage in lineages]
+    versions = [store.versions.by_id(id) for id in gathered.ids]
+    newest = [(version, row) for row, version in enumerate(versions) if version is not None and version.lineage in lineages]
+    lost = [v for id in gathered.left_out if (v := store.versions.by_id(id)) is not None and v.lineage in lineages]
     left_out = [lineages[v.lineage].device for v in lost]
     whole = bool(newest) and len(newest) * counting.on_lattice(bases[base].manifest) <= WHOLE
     held, at_base, rows = [], [], []
@@ -146,7 +148,7 @@ def _find(store: Store, base: bytes, lineages: dict[int, LineageRow], bases: Loa
         else:
             at_base.append(lineage.device)
         progress(done + 1, len(newest))
-    array = np.array(rows) if rows else np.zeros((0, counting.BUCKETS), np.float32)
+    array = np.array(rows, np.float32) if rows else np.zeros((0, counting.BUCKETS), np.float32)
     return _Found(base, held, array, whole, at_base, left_out, {v.lineage for v, _ in newest} | {v.lineage for v in lost})
 
 
@@ -201,7 +203,8 @@ def _decide(store: Store, found: _Found, labels: NDArray[np.int64], bases: Loade
     second = other.argmax(1)
     margin = (alike[own] - other.max(1)) / np.maximum(1 - other.max(1), 1e-9)
     doubtful = [int(i) for i in np.argsort(margin, kind="stable") if margin[i] < DOUBTFUL][:ASKED]
-    middle = {k: np.argsort(-np.where(labels == k, alike[:, k], -np.inf), kind="stable")[: min(MIDDLE + 1, sizes[k])] for k in range(len(sizes))}
+    nearness = [np.where(labels == k, alike[:, k], -np.inf) for k in range(len(sizes))]
+    middle = [np.argsort(-near, kind="stable")[: min(MIDDLE + 1, sizes[k])] for k, near in enumerate(nearness)]
     kept: dict[int, NDArray[np.float32]] = {}
     moved = decided = 0
     for i in doubtful:
@@ -219,7 +222,9 @@ def _decide(store: Store, found: _Found, labels: NDArray[np.int64], bases: Loade
 def _mean_cosine(
     store: Store, found: _Found, one: int, others: Sequence[int], bases: LoadedBases, kept: dict[int, NDArray[np.float32]]
 ) -> float:  # fmt: skip
+    """Return the mean cosine of a device's whole model with those of others; the vectors in `kept` stay below the bound of memory."""
     most = max(1, WHOLE // max(1, counting.on_lattice(bases[found.base].manifest)))
+
     def unit(i: int) -> NDArray[np.float32]:
         if i not in kept:
             vector = coordinates(rebuild(store, found.members[i][1], bases))
@@ -239,8 +244,10 @@ def _cohorts(store: Store, found: _Found, labels: NDArray[np.int64]) -> Iterator
     sizes = np.array([int((labels == k).sum()) for k in kinds])
     between = (sums @ sums.T) / np.outer(sizes, sizes)
     np.fill_diagonal(between, -np.inf)
-    told = [cards.gather(store, [lineage]) for lineage, _ in found.members]
+    heard = _heard(labels)
+    told = [newest_cards(store, found.members[i][0]) for i in heard]
     of = tables([one.card if one.updates else Card() for one in told])
+    with_cards = np.array([one.updates > 0 for one in told])
     for k, kind in enumerate(kinds):
         here = np.flatnonzero(labels == kind)
         order = here[np.argsort(-(rows[here] @ sums[k].astype(rows.dtype)), kind="stable")]
@@ -249,8 +256,30 @@ def _cohorts(store: Store, found: _Found, labels: NDArray[np.int64]) -> Iterator
         nearest = int(between[k].argmax()) if len(kinds) > 1 else None
         yield Cohort(
             k, found.base, tuple(found.members[i] for i in order), alike, nearest, between[k][nearest] if nearest is not None else math.nan,
-            reasons(of, labels == kind, k), sum(told[i].updates > 0 for i in here),
+            _reasons(of, labels[heard], kind, None if nearest is None else kinds[nearest]), int(with_cards[labels[heard] == kind].sum()),
         )  # fmt: skip
+
+
+def _heard(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the devices whose cards are read."""
+    n, rng = len(labels), np.random.default_rng(len(labels))
+    if n <= SPOKEN:
+        return np.arange(n)
+    some = []
+    for kind in np.unique(labels):
+        here = np.flatnonzero(labels == kind)
+        some.append(rng.choice(here, min(len(here), max(OF_EACH, SPOKEN * len(here) // n)), replace=False))
+    return np.sort(np.concatenate(some))
+
+
+def _reasons(of: Sequence[FieldTable], labels: NDArray[np.int64], kind: int, nearest: int | None) -> tuple[Reason, ...]:
+    """Return what tells a cohort from all others, and from the one that is most like it, too: else that would say what others are."""
+    found = reasons(of, labels == kind, kind)
+    if nearest is None or not found:
+        return found
+    two = (labels == kind) | (labels == nearest)
+    apart = shifted([table.of(two) for table in of], (labels == kind)[two])
+    return tuple(reason for reason in found if reason.field in apart)
 
 
 def _numbered(cohorts: list[Cohort]) -> tuple[Cohort, ...]:

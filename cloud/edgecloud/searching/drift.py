@@ -70,6 +70,8 @@ def drift(
     start: VersionRow | None = None
     if since is not None:
         start = next((v for v in chain[:-1] if v.version == since), None)
+        if since == end.version:
+            raise BadArgument(reason=f"@{since} is where the way ends: it begins before that", fix=f"edgecloud drift {lineage}@{since}")
         if start is None:
             known = store.versions.numbered(lineage.id, since)
             if known is None:

@@ -14,7 +14,7 @@ from edgecloud.sketches import counting
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class SketchedVersions:
     """Versions of one base with their sketches."""
 
     ids: tuple[int, ...]  # of their rows
@@ -24,7 +24,7 @@ class Gathered:
 
 def gather(
     store: Store, base: bytes, *, every: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Gathered:
+) -> SketchedVersions:
     """Return the newest version of each model on a base, or every one. What has no sketch gets one here, in memory alone.
 
     progress: told how many of those were made, and of how many.
@@ -42,4 +42,4 @@ def gather(
     held = [(id, sketch) for id, sketch in found if sketch is not None or id in made]
     data = b"".join(sketch if sketch is not None else counting.encode(made[id]) for id, sketch in held)
     array = np.frombuffer(data, "<i4").astype(np.int32, copy=False).reshape(len(held), counting.BUCKETS)
-    return Gathered(tuple(id for id, _ in held), array, tuple(id for id in lacking if id not in made))
+    return SketchedVersions(tuple(id for id, _ in held), array, tuple(id for id in lacking if id not in made))

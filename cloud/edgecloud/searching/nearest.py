@@ -50,15 +50,17 @@ class Search:
 
 
 def nearest(
-    store: Store, place: Place, *, count: int = 5, every: bool = False, exact: bool = False, progress: Progress = lambda done, total: None
-) -> Search:
+    store: Store, place: Place, *, count: int = 5, every: bool = False, exact: bool = False,
+    bases: materialise.LoadedBases | None = None, progress: Progress = lambda done, total: None,
+) -> Search:  # fmt: skip
     """Return the `count` versions nearest to one, of other devices and models on its base.
 
     every: among all versions, those of its own model too, and not the newest of each model alone. exact: measure them all, and leave
-    nothing to sketches. progress: told of sketches that are made first, and of versions that are measured.
+    nothing to sketches. bases: of this store, where several searches share them. progress: told of sketches that are made first, and of
+    versions that are measured.
     Raises BadArgument for a base of which nothing is on a lattice, and what keeps the version itself from being rebuilt.
     """
-    bases = materialise.LoadedBases(store)
+    bases = bases if bases is not None else materialise.LoadedBases(store)
     state = bases[place.base].state() if place.version is None else materialise.rebuild(store, place.version, bases)
     itself = None if place.version is None else place.version.id
     return near_state(

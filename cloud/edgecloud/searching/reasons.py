@@ -38,7 +38,8 @@ class Reason:
         name = self.field.split(".", 1)[-1]
         if self.field.startswith("channels."):
             return f"{name} {self.share:.3g} on average (elsewhere {self.elsewhere:.3g})"
-        more = ", ".join(self.cells[:_SHOWN]) + (" and more" if len(self.cells) > _SHOWN else "")
+        cells = _runs(self.cells) if self.field == "hours" else self.cells
+        more = ", ".join(cells[:_SHOWN]) + (" and more" if len(cells) > _SHOWN else "")
         return f"{name} {more}: {100 * self.share:.0f} % (elsewhere {100 * self.elsewhere:.0f} %)"
 
 
@@ -50,6 +51,10 @@ class FieldTable:
     cells: tuple[Any, ...]
     counts: NDArray[np.float64]  # [devices, cells]
     sums: NDArray[np.float64] | None = None  # [devices, 2] count and sum of a channel's values
+
+    def of(self, some: NDArray[np.bool_]) -> FieldTable:
+        """Return the table of some of the devices."""
+        return FieldTable(self.field, self.cells, self.counts[some], None if self.sums is None else self.sums[some])
 
 
 def tables(cards: Sequence[Card]) -> list[FieldTable]:
@@ -85,6 +90,23 @@ def reasons(of: Sequence[FieldTable], members: NDArray[np.bool_], seed: int = 0)
         if psi > SHIFTED and (1 + int((by_chance >= psi).sum())) / (DRAWN + 1) <= CHANCE:
             out.append(_reason(table, members, own, whole - own, psi, float(np.quantile(by_chance, 1 - CHANCE))))
     return tuple(sorted(out, key=lambda reason: (-reason.psi, reason.field)))
+
+
+def shifted(of: Sequence[FieldTable], members: NDArray[np.bool_]) -> frozenset[str]:
+    """Return the fields in which the members differ from the others by what is called shifted, chance or not."""
+    psi = {table.field: float(_psi((members @ table.counts)[None], (~members @ table.counts)[None])[0]) for table in of}
+    return frozenset(field for field, index in psi.items() if index > SHIFTED)
+
+
+def _runs(hours: Sequence[str]) -> list[str]:
+    """Return hours as people say them: 20-23, and not 22, 20, 21, 23."""
+    out: list[list[int]] = []
+    for hour in sorted(int(one) for one in hours):
+        if out and hour == out[-1][-1] + 1:
+            out[-1].append(hour)
+        else:
+            out.append([hour])
+    return [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in out]
 
 
 def _table(field: str, counts: Sequence[Mapping[Any, int]]) -> FieldTable | None:

@@ -39,6 +39,9 @@ def test_a_version_is_judged_by_the_rows_of_its_own_world() -> None:
     assert [set(weather[cell]) for cell, _ in seen.left_open] == [{"rain"}, {"sun"}]  # of weather it tells nothing: each may be its world
     whole = fitness.world(None, tags, labels, fitness.chances(SET, 4000))
     assert whole is not None and whole.mine.all() and [of_class for _, of_class in whole.left_open] == [False] * 4 + [True] * 4
+    many = card_of(4000, labels=np.arange(4000) % 40)  # of none a tenth
+    classes = fitness.world(many, {}, np.arange(4000) % 50, fitness.chances(SET, 4000))
+    assert classes is not None and int(classes.mine.sum()) == 3200
     strange = card_of(100, tags={"light": ["tunnel"] * 100})
     assert fitness.world(strange, tags, labels, fitness.chances(SET, 4000)) is None  # none of its world: nothing is said
 

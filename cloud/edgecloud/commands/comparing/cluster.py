@@ -12,10 +12,11 @@ from edgecommon.tables import Column
 from modelwire.errors import BadArgument
 
 from ..answer import Document, progress, registry_of, sentences, table
+from .plots import add_plot, draw_cohorts, plot_of
 
 NAME = "cluster"
 HELP = "Find cohorts of devices whose models are alike, each with its reason."
-EXAMPLES = ("edgecloud cluster", "edgecloud cluster --model digits --cohorts 4", "edgecloud cluster --json")
+EXAMPLES = ("edgecloud cluster", "edgecloud cluster --model digits --cohorts 4", "edgecloud cluster --plot cohorts.svg")
 AUTO = "auto"
 _NAMED = 3  # devices of a cohort in the table
 
@@ -23,13 +24,16 @@ _NAMED = 3  # devices of a cohort in the table
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="of which model, where the fleet has several")
     parser.add_argument("--cohorts", metavar="K", default=AUTO, help="how many on a base; auto finds it")
+    add_plot(parser, "a map of the cohorts")
 
 
 def run(args: argparse.Namespace) -> Answer:
-    count = _count(args.cohorts)
+    count, plot = _count(args.cohorts), plot_of(args)
     with registry_of(args) as store:
         found = cluster.cluster(store, model=args.model, count=count, progress=progress("models"))
         bases = {base.commit: base.name for base in store.bases.all()}
+        if plot is not None:
+            draw_cohorts(plot, store, found, bases)
     several = len({cohort.base for cohort in found.cohorts}) > 1
     columns = [
         Column("cohort"), Column("devices"), Column("alike", 2), Column("nearest", 3), *([Column("base", 1)] if several else []),
@@ -48,7 +52,8 @@ def _count(text: str) -> int | None:
     if text == AUTO:
         return None
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= cluster.TREE:
-        raise BadArgument(reason=f"--cohorts takes {AUTO} or a number from 1 to {cluster.TREE}, and not {text[:40]!r}", fix="edgecloud cluster")
+        reason = f"--cohorts takes {AUTO} or a number from 1 to {cluster.TREE}, and not {text[:40]!r}"
+        raise BadArgument(reason=reason, fix="edgecloud cluster")
     return int(text)
 
 

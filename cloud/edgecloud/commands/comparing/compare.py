@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from edgecloud.probes import agreeing, coding, intermediates, sets
@@ -12,11 +13,13 @@ from edgecloud.probes.comparing import THRESHOLD, LayerApart, layers_apart, part
 from edgecloud.probes.intermediates import IntermediateSettings, VersionSeen
 from edgecloud.registry import SqliteStore
 from edgecloud.versions import comparing, materialise, naming
+from edgecommon.arguments import only_with
 from edgecommon.printing import Answer
 from edgecommon.tables import Column
 from modelwire.errors import BadArgument, ModelError
 
 from ..answer import Document, now, progress, registry_of, sentences, table
+from .plots import add_plot, draw_layers, plot_of
 
 NAME = "compare"
 HELP = "Compare two models: weights, and outputs and layers on a probe set."
@@ -39,6 +42,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", action="store_true", help="of a layer with rows and columns, compare the means alone")
     parser.add_argument("--bits", type=int, choices=coding.BITS, default=coding.QUANTILES, help="of a kept value (default: %(default)s)")
     parser.add_argument("--exact", action="store_true", help="compute all anew, to the bit; read and keep nothing")
+    add_plot(parser, "how far the layers are apart")
+    only_with(parser, "--plot", "--layers")
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -47,12 +52,13 @@ def run(args: argparse.Namespace) -> Answer:
         raise BadArgument(reason="--context, --layers, --pool and --exact need rows", fix=fix)
     if not (math.isfinite(args.threshold) and args.threshold >= 0):
         raise BadArgument(reason=f"{args.threshold} is no share", fix="--threshold 0.1")
+    plot = plot_of(args)
     with registry_of(args, readonly=not args.on or args.exact) as store:
         bases = materialise.LoadedBases(store)
         places = [naming.find(store, naming.parse(n)) for n in (args.first, args.second)]
         document, text = _weights(store, places, bases, table_of_tensors=not args.on)
         if args.on:
-            more, parts = _on_probes(args, store, places, bases)
+            more, parts = _on_probes(args, store, places, bases, plot)
             document, text = {**document, **more}, [*text, *parts]
     return Answer(document, "\n".join(text))
 
@@ -106,7 +112,7 @@ def share(value: float | None) -> str:
 
 
 def _on_probes(
-    args: argparse.Namespace, store: SqliteStore, places: list[naming.Place], bases: materialise.LoadedBases
+    args: argparse.Namespace, store: SqliteStore, places: list[naming.Place], bases: materialise.LoadedBases, plot: Path | None
 ) -> tuple[Document, list[str]]:
     row = sets.find(store, args.on)
     probes = sets.load(store, row)
@@ -129,6 +135,8 @@ def _on_probes(
     told: Document = {"probes": row.name, "digest": row.digest, "context": args.context, "rows": len(part), **_document(found)}
     text = ["", *_agreement(found, row.name, args.context), _table(found, both)]
     if args.layers:
+        if plot is not None:
+            draw_layers(plot, layers_apart(both[0], both[1])[0], both[0].name, both[1].name, args.threshold)
         more, lines = _layers(both, args.threshold, len(probes))
         told, text = {**told, **more}, [*text, *lines]
     return {"on": told}, text

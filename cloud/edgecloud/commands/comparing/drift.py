@@ -13,22 +13,26 @@ from edgecommon.tables import Column, add_limit, more, most
 from modelwire.errors import Malformed
 
 from ..answer import Document, progress, registry_of, sentences, table, when
+from .plots import add_plot, draw_changes, plot_of
 
 NAME = "drift"
 HELP = "Say how far a device's model has gone from its base, version by version."
-EXAMPLES = ("edgecloud drift pi-7", "edgecloud drift pi-7/digits@40 --since @20", "edgecloud drift pi-7 --json")
+EXAMPLES = ("edgecloud drift pi-7", "edgecloud drift pi-7/digits@40 --since @20", "edgecloud drift pi-7 --plot pi-7.svg")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="DEVICE[/MODEL][@VERSION]", help="to which version; without one to the newest verified")
     parser.add_argument("--since", metavar="@K", help="from which version on; without it from the base")
+    add_plot(parser, "how far each tensor moved at each version")
     add_limit(parser)
 
 
 def run(args: argparse.Namespace) -> Answer:
-    limit, since = most(args), _since(args.since)
+    limit, since, plot = most(args), _since(args.since), plot_of(args)
     with registry_of(args) as store:
         found = drift.drift(store, naming.parse(args.name), since=since, progress=progress("sketches"))
+        if plot is not None:
+            draw_changes(plot, store, str(found.lineage), [one.version for one in found.steps], progress("versions"))
     shown = found.steps if limit is None else found.steps[len(found.steps) - min(limit, len(found.steps)) :]
     rows = [
         (f"@{one.version.version}", _number(one.far), _number(one.step), "" if math.isnan(one.turn) else f"{one.turn:+.2f}",
@@ -73,7 +77,8 @@ def _said(found: Drift) -> list[str]:
     lost = sum(not one.recoverable for one in found.steps)
     if found.exact is not None:
         e = found.exact
-        out = [f"@{end} is {e.distance:,.1f} units of the base away from {found.since}, exactly; {e.changed:,} of {e.entries:,} weights moved."]
+        moved = f"{e.changed:,} of {e.entries:,} weights moved"
+        out = [f"@{end} is {e.distance:,.1f} units of the base away from {found.since}, exactly; {moved}."]
     else:
         out = [f"@{end} is about {_number(found.steps[-1].far)} units of the base away from {found.since}; not exactly: {found.why}"]
     if math.isfinite(found.gone) and found.gone:

@@ -14,11 +14,13 @@ from edgecommon.printing import Answer, visible
 from edgecommon.tables import Column, cut, terminal_width
 
 from ..answer import Document, ago, now, progress, registry_of, sentences, table
+from .plots import add_plot, draw_matrix, plot_of
 
 NAME = "matrix"
 HELP = "Show how each device's model does in each context of a probe set."
 EXAMPLES = (
     "edgecloud matrix --update", "edgecloud matrix --model digits --on roads", "edgecloud matrix --versions all --json",
+    "edgecloud matrix --plot matrix.svg",
 )  # fmt: skip
 ROWS_SHOWN = 100  # models above which the fleet is summarised
 NAMED = 12  # of a list in a sentence, at most
@@ -33,10 +35,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", action="store_true", help="each class is a context, too")
     what = "score what is missing, and what could not be run before; kept as it goes, so it may be interrupted"
     parser.add_argument("--update", action="store_true", help=what)
+    add_plot(parser, "the matrix")
 
 
 def run(args: argparse.Namespace) -> Answer:
-    scored: evaluating.Evaluated | None = None
+    scored, plot = None, plot_of(args)
     with registry_of(args, readonly=not args.update) as store:
         model, probe = of_fleet.choose(store, args.model, args.on)
         found = of_fleet.build(store, model, probe, args.versions, labels=args.labels)
@@ -45,6 +48,9 @@ def run(args: argparse.Namespace) -> Answer:
             found = of_fleet.build(store, model, probe, args.versions, labels=args.labels)
     summary, odd = of_fleet.summarise(found), of_fleet.outstanding(found)
     known = [row for row in found.rows if row.scores]
+    if plot is not None:
+        drawn = [*found.bases, *_ordered(found, known)]
+        draw_matrix(plot, found, drawn, [_short(row) for row in drawn])
     document: Document = {
         "model": model, "probes": probe.name, "digest": probe.digest, "measure": "accuracy" if found.classes else "mean loss",
         "contexts": [{"context": context, "n": n} for context, n in zip(found.contexts, found.sizes, strict=True)],
@@ -87,12 +93,18 @@ def _grid(found: FeasibilityMatrix, known: Sequence[MatrixRow]) -> str:
     tags = [context.partition("=")[0] for context in found.contexts[:shown]]
     above = "".join(_over(tag, sum(cells[i] for i in range(shown) if tags[i] == tag)) for tag in dict.fromkeys(tags))
     lines = [" " * names + above, " " * names + "".join(_head_cell(word, size) for word, size in zip(heads, cells, strict=True))]
-    for row in (*found.bases, *sorted(known, key=lambda row: _order(row, values[row.name][0], found.classes))):
+    for row in (*found.bases, *_ordered(found, known)):
         mark = "  unfit" if row.unfit is not None else "  failed" if row.fault else ""
         scores = zip(values[row.name][:shown], cells, strict=True)
         lines.append(cut(short[row.name], names).ljust(names) + "".join(_cell(v, size, found.classes) for v, size in scores) + mark)
     left = len(found.contexts) - shown
     return "\n".join(line.rstrip() for line in lines) + (f"\n{left} more contexts: | less -S shows all columns" if left else "")
+
+
+def _ordered(found: FeasibilityMatrix, known: Sequence[MatrixRow]) -> list[MatrixRow]:
+    """Return models, the best first."""
+    first = dict(zip((row.name for row in known), found.values(known)[:, 0].tolist(), strict=True))
+    return sorted(known, key=lambda row: _order(row, first[row.name], found.classes))
 
 
 def _head_cell(word: str, size: int) -> str:

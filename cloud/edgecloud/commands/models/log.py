@@ -13,7 +13,7 @@ from modelwire.errors import BadArgument
 from .. import losses
 from ..alarms import open_alarms
 from ..answer import Document, registry_of, table, when
-from .described import carried, describe, other_base, thinned
+from .described import carried, describe, made_of, other_base, thinned
 
 NAME = "log"
 HELP = "List a model's versions, newest first, refused and lost ones too, and what else its device sent that was refused."
@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> Answer:
             for r in store.refusals.last(min(50, limit or 50), lineage.device, lineage.model)
         ]  # fmt: skip
         alarms = [one for one in open_alarms(store) if (one["device"], one["model"]) == (lineage.device, lineage.model)]
+        epoch = store.lineages.current(lineage.id)
+        origin = made_of(store, epoch.base) if epoch is not None else ""
         parked = [{"version": o.version, "parent": o.parent} for o in store.inbox.orphans(lineage.device) if o.lineage == lineage.id]
     cells = [
         (f"@{v['version']}", v["epoch"], v["kind"], v["status"], v["bytes"], _change(v, "loss"), _change(v, "accuracy"),
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> Answer:
     hidden = held + len(lost) - len(cells)
     text = table(_HEAD, cells, title=str(lineage))
     text += f"\n{more(hidden)}" if hidden else ""
+    text += f"\n{visible(origin)}" if origin else ""
     for one in alarms:
         text += f"\nALARM {visible(one['says'])}\n  {visible(one['next'])}"
     if parked:
@@ -69,7 +72,7 @@ def run(args: argparse.Namespace) -> Answer:
             [(f"@{r['version']}" if r["version"] else "a message", r["error"], r["reason"], when(r["at"])) for r in refusals],
         )
     document = {"device": lineage.device, "model": lineage.model, "versions": versions, "refusals": refusals, "parked": parked}
-    return Answer({**document, "lost": lost, "alarms": alarms, "more": held - len(versions)}, text)
+    return Answer({**document, "lost": lost, "base_made_of": origin, "alarms": alarms, "more": held - len(versions)}, text)
 
 
 _HEAD = (

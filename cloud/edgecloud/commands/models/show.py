@@ -14,7 +14,7 @@ from .. import losses
 from ..answer import Document, facts, now, registry_of, when
 from ..fleet.overview import describe_some
 from .card import as_document, summary
-from .described import carried, describe, notes_on, other_base, thinned
+from .described import carried, describe, made_of, merged_into, notes_on, other_base, thinned, told_merges
 
 NAME = "show"
 HELP = "Show a device, or one version."
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> Answer:
             return _show_base(store, place)
         document = describe(store, place.lineage, place.version)
         document["annotations"] = notes_on(store, "version", str(place))
+        document["merged_into"] = merged_into(store, place.version)
         found = fitness.unfit(store, [place.version.id]).get(place.version.id)
         document["unfit"] = None if found is None else found.words
         try:
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> Answer:
             ("commit", v["commit"].hex()), ("parent", v["parent"].hex()), ("base", v["base"].hex()), ("root", v["root"].hex()),
             ("bytes", v["bytes"]), ("received", when(v["received_at"])), ("carries", carried(v["skipped"])),
             ("base before", v["base_before"].hex() if other_base(v) else ""),
+            *(("merged", said) for said in told_merges(v["merged_into"])),
             ("data card", "" if card is None else summary(card, v["name"])),
             *((key, value) for key, value in v["metrics"].items() if key != "skipped" and not isinstance(value, bytes)),
             *(("note", n["text"]) for n in v["annotations"]),
@@ -105,10 +107,11 @@ def _show_base(store: SqliteStore, place: naming.Place) -> Answer:
     document: Document = {
         "name": str(place), "base": row.name, "commit": row.commit, "file_sha256": row.file, "bytes": row.size,
         "annotations": notes_on(store, "version", str(place)) + notes_on(store, "base", row.name),
+        "made_of": made_of(store, place.base),
     }  # fmt: skip
     pairs = (("version", document["name"]), ("base", row.name), ("commit", row.commit.hex()), ("file sha256", row.file.hex()))
     notes = tuple(("note", n["text"]) for n in document["annotations"])
-    return Answer(document, facts((*pairs, ("bytes", row.size), *notes)))
+    return Answer(document, facts((*pairs, ("bytes", row.size), ("made of", document["made_of"]), *notes)))
 
 
 def _answered(request: Document) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 18  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 19  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
@@ -109,6 +109,13 @@ def steps(migrations: Migrations) -> None:
     @migrations(name="m018_evaluations")
     def m018_evaluations(tables: Any) -> None:
         _run(tables, evaluations.TABLES)
+
+    @migrations(name="m019_merges")
+    def m019_merges(tables: Any) -> None:
+        _run(tables, tables_of.MERGES)
+        _keep(tables, "merge")
+        tables.execute(_trigger("merged_from", "no_update", "UPDATE", "1"))
+        tables.execute(_trigger("merged_from", "no_delete", "DELETE", deleting.UNLESS_ERASED))
 
 
 def check(database: Database) -> bool:
