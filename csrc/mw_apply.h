@@ -20,6 +20,7 @@ enum { MW_KIND_LATTICE = 0, MW_KIND_VERBATIM = 1, MW_KIND_EXACT = 2 };
 
 #define MW_ROW_BYTES 12
 #define MW_CODEC_RANGE 1
+#define MW_BUCKETS 256
 #define MW_ENTRIES_PER_BYTE 16000 /* the cheapest decision takes a 2000th of a bit */
 
 typedef struct mw_update {
@@ -28,6 +29,9 @@ typedef struct mw_update {
   const uint8_t *stream;
   size_t length;
   int snapshot; /* of all Q against the base, instead of what is added to them */
+  const uint16_t *codes;   /* NULL, or of each entry of the model, by its global index: a bucket, and MW_BUCKETS more for minus */
+  const uint32_t *factors; /* a tensor: what a unit of its Q counts; of tensors that do not count 0 */
+  uint32_t *sums;          /* MW_BUCKETS of them, that grow by +-factor * dQ, mod 2^32. After a fault they mean nothing */
 } mw_update;
 
 /* Where a fault is: the entry `at` of a tensor of `size` entries. */

@@ -26,6 +26,7 @@ typedef struct chunk {
 /* One reading of a stream. */
 typedef struct walk_through {
   reading mode;
+  const mw_update *counted; /* where what is written is counted, too, or NULL */
   uint64_t lanes[2]; /* what the entries so far add to the fingerprint */
   uint64_t entries;  /* written, or to be taken back */
   mw_status fault;   /* of the first entry that has one; behind it nothing is written, but the stream is read to its end */
@@ -130,12 +131,27 @@ static inline void move_as(const chunk *c, walk_through *r, size_t n, const read
     move(c, r, n, mode, 0, dtype);
 }
 
+/* Count the first n entries of a chunk in their buckets. */
+static void count(const chunk *c, const mw_update *u, size_t n) {
+  const uint16_t *codes = u->codes + c->tensor->start;
+  const uint32_t factor = (uint32_t)c->step * u->factors[c->place]; /* all of it mod 2^32 */
+  if (!factor) return;
+  for (size_t k = 0; k < n; k++) {
+    const uint32_t code = codes[c->index[k]], moved = (uint32_t)c->value[k] * factor;
+    u->sums[code % MW_BUCKETS] += code & MW_BUCKETS ? 0 - moved : moved;
+  }
+}
+
 static void settle(chunk *c, walk_through *r, uint64_t least) {
   size_t n = c->n;
+  const uint64_t before = r->entries;
   c->n = 0;
   if (!n || r->fault) return;
   switch (r->mode) {
-    case WRITE: move_as(c, r, n, WRITE); break;
+    case WRITE:
+      move_as(c, r, n, WRITE);
+      if (r->counted) count(c, r->counted, (size_t)(r->entries - before));
+      break;
     case LOOK: move_as(c, r, n, LOOK); break;
     case UNDO:
       if (n > least - r->entries) n = (size_t)(least - r->entries);
@@ -240,7 +256,7 @@ mw_status mw_apply_stream(const mw_tensor *tensors, size_t count, const mw_updat
   if (status) return status;
   const uint64_t from[2] = {update->snapshot ? 0 : lanes[0], update->snapshot ? 0 : lanes[1]};
   const int look_first = update->snapshot && !at_base(tensors, count);
-  walk_through r = {.mode = WRITE};
+  walk_through r = {.mode = WRITE, .counted = update->codes ? update : NULL};
   if (look_first) {
     walk_through look = {.mode = LOOK};
     status = judge(read_stream(tensors, update, &look, 0, scratch, progress, context), &look, from, expect, place);

@@ -397,7 +397,7 @@ static void whole_update(int e) {
     memset(model_q[t], 0, sizeof *model_q);
   }
   law(!mw_encode_end(&stream, &length), "encode refuses to end a model");
-  mw_update update = {(const uint8_t *)rows, TENSORS, stream_bytes, length, 0};
+  mw_update update = {.table = (const uint8_t *)rows, .rows = TENSORS, .stream = stream_bytes, .length = length};
   const size_t room = sizeof scratch / sizeof *scratch;
   law(!mw_apply_stream(tensors, TENSORS, &update, NULL, lanes, scratch, room, &place, NULL, NULL), "a whole update is refused");
   law(same(model_w[0], w, sizeof w) && same(model_w[1], w, sizeof w), "a whole update gives other weights");

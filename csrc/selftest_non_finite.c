@@ -128,7 +128,8 @@ static void make_stream(void) {
 
 static void streamed(uint8_t dtype, int snapshot) {
   const mw_row rows[2] = {{0, MW_CODEC_RANGE, 1, 0, 0, 0, SOUND}, {1, MW_CODEC_RANGE, 1, 0, 0, 0, N}};
-  const mw_update update = {(const uint8_t *)rows, 2, stream_bytes, stream_length, snapshot};
+  const mw_update update = {
+      .table = (const uint8_t *)rows, .rows = 2, .stream = stream_bytes, .length = stream_length, .snapshot = snapshot};
   mw_tensor model[2];
   mw_place place = {0, 0, 0};
   uint64_t lanes[2] = {0, 0};

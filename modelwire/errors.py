@@ -344,6 +344,12 @@ class Thinned(LineageError):
     hint = "edgecloud log DEVICE lists the versions that are recoverable"
 
 
+class Unfit(LineageError):
+    code = 91
+    text = "{name} is not known to be fit: {reason}"
+    hint = "edgecloud matrix --update scores what was not scored"
+
+
 class RegistryDamaged(LineageError):
     code = 56
     text = "{path}: {reason}"

@@ -21,6 +21,8 @@ from modelwire.update.header import Header
 from modelwire.wire import cbor
 
 from .audit import tampering
+from .comparisons import Comparisons
+from .feasibility import fitness
 from .registry import LineageRow, SqliteStore, Status, VersionRow, open_registry
 from .versions import cards, comparing, listing, materialise, naming
 from .versions.listing import Listing
@@ -49,7 +51,7 @@ class _Handle:
         return hash(self._key())
 
 
-class Registry(_Handle):
+class Registry(_Handle, Comparisons):
     """All devices of a registry. For one thread; `close` it, or use it in a `with` statement."""
 
     def __init__(self, store: SqliteStore) -> None:
@@ -221,6 +223,13 @@ class Version(_Handle):
     def reason(self) -> str:
         """Why it was refused; empty otherwise."""
         return self._row.reason if self._row else ""
+
+    @property
+    def unfit(self) -> str:
+        """Why it is unfit: what it says and what the centre measures; empty where nothing says so, as for a version never scored."""
+        row = self._place.version
+        found = None if row is None else fitness.unfit(self._fleet._store, [row.id]).get(row.id)
+        return "" if found is None else found.words
 
     @property
     def commit(self) -> bytes:

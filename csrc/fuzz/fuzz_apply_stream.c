@@ -136,7 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   sum(tensors, count, before);
   lanes[0] = before[0], lanes[1] = before[1];
-  const mw_update update = {table, section, stream, length, flags & 1};
+  const mw_update update = {.table = table, .rows = section, .stream = stream, .length = length, .snapshot = flags & 1};
   const uint64_t other[2] = {before[0] + 1, before[1]};
   mw_place place = {0, 0, 0};
   for (int turn = 0; turn < 2; turn++) {

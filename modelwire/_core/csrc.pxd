@@ -146,6 +146,9 @@ cdef extern from "mw_apply.h" nogil:
         const uint8_t *stream
         size_t length
         int snapshot
+        const uint16_t *codes
+        const uint32_t *factors
+        uint32_t *sums
 
     ctypedef struct mw_place:
         size_t tensor
@@ -155,6 +158,7 @@ cdef extern from "mw_apply.h" nogil:
     ctypedef void (*mw_progress)(void *context, size_t read) noexcept nogil
 
     enum: MW_ROW_BYTES
+    enum: MW_BUCKETS
     mw_status mw_check_table(const uint8_t *table, size_t rows, int snapshot)
     mw_status mw_apply_stream(const mw_tensor *tensors, size_t count, const mw_update *update, const uint64_t *expect,
                               uint64_t *lanes, uint16_t *scratch, size_t scratch_length, mw_place *place, mw_progress progress,

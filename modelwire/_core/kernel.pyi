@@ -158,11 +158,14 @@ def check_table(table: bytes | bytearray | memoryview, *, snapshot: bool) -> boo
 def apply_stream(
     model: Model, exponents: Sequence[int], table: bytes | bytearray | memoryview, stream: bytes | bytearray | memoryview, *,
     snapshot: bool, lanes: tuple[int, int], expect: tuple[int, int] | None = None, progress: Callable[[int], None] | None = None,
+    counted: tuple[U16, U32, U32] | None = None,
 ) -> tuple[int, int]:
     """Apply an update as its stream is read, and return the fingerprint after it. On any error every bit is as it was.
 
     exponents: of the units after the update. lanes: the fingerprint before it; expect: what it then has to be.
     progress: told now and then how many bytes of the stream are done with; it may be told the same ones twice.
+    counted: a code for each entry of the model, which is one of 256 buckets, and 256 more for minus; a factor for each tensor; and 256
+    sums, of which that of its bucket grows by +-factor * dQ, mod 2^32, with each entry. After an error the sums mean nothing.
     Raises IndexOutOfRange, RangeOverflow, NonFinite, Malformed, RootMismatch, RoundingMode; KernelError when the stream changed
     while it was read: the model is of no use then.
     """

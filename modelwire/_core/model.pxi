@@ -10,6 +10,7 @@ cdef class Model:
     cdef Py_buffer *views
     cdef Py_ssize_t count, taken
     cdef size_t scratch
+    cdef Py_ssize_t size  # entries of all tensors
     cdef tuple arrays
 
     def __cinit__(self, base, w, q, *, dtypes, kinds, shapes):
@@ -36,6 +37,7 @@ cdef class Model:
             tensor.n = <size_t>shape.rows * shape.columns
             tensor.start = start
             start += tensor.n
+            self.size = <Py_ssize_t>start
             if tensor.kind == 2:  # planes move an exact tensor: to the kernels it has no entries
                 tensor.n = tensor.rows = tensor.columns = 0
                 continue
@@ -87,8 +89,8 @@ cdef void _tell(void *context, size_t read) noexcept with gil:
     (<object>context)(read)
 
 
-def apply_stream(Model model not None, exponents, table, stream, *, snapshot, lanes, expect=None, progress=None):
-    cdef _Arrays rows = _Arrays(), coded = _Arrays()
+def apply_stream(Model model not None, exponents, table, stream, *, snapshot, lanes, expect=None, progress=None, counted=None):
+    cdef _Arrays rows = _Arrays(), coded = _Arrays(), counts = _Arrays()
     cdef mw_update update
     cdef mw_place place
     cdef uint64_t now[2]
@@ -106,6 +108,12 @@ def apply_stream(Model model not None, exponents, table, stream, *, snapshot, la
         raise KernelError(what="table", reason="its rows are not whole, or the exponents are not one a tensor")
     for t in range(model.count):
         model.tensors[t].exponent = _exponent(exponents[t])
+    update.codes, update.factors, update.sums = NULL, NULL, NULL
+    if counted is not None:
+        codes, factors, sums = counted
+        update.codes = <const uint16_t *>counts.take(codes, "codes", _U16, 2, False, model.size)
+        update.factors = <const uint32_t *>counts.take(factors, "factors", _U32, 4, False, model.count)
+        update.sums = <uint32_t *>counts.take(sums, "sums", _U32, 4, True, MW_BUCKETS)
     now[0], now[1] = _start(lanes[0]), _start(lanes[1])
     if expect is not None:
         then[0], then[1] = _start(expect[0]), _start(expect[1])

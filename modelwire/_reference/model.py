@@ -22,6 +22,7 @@ _ROW = struct.Struct("<HBBBbHI")  # tensor, codec, m, j, exponent, reserved, cou
 _CODEC_RANGE = 1
 _ENTRIES_PER_BYTE, _VIRTUAL_BYTES = 16_000, 4
 _LATTICE, _VERBATIM = 0, 1
+_BUCKETS = 256
 _FLOAT32, _INT8, _INT32 = 1, 4, 5
 _LANE = (1 << 64) - 1
 Lanes: TypeAlias = tuple[int, int]
@@ -33,6 +34,7 @@ class _Tensor:
     w: Array
     q: Array
     start: int
+    end: int
     rows: int
     columns: int
     dtype: int
@@ -64,7 +66,7 @@ class Model:
             n, held = rows * columns, np.int32 if dtypes[t] == _INT32 else np.float32
             if kinds[t] > _VERBATIM:  # planes move an exact tensor: to the kernels it has no entries
                 none = np.zeros(0, np.int32)
-                self.tensors.append(_Tensor(none, none, none, start, 0, 0, dtypes[t], kinds[t]))
+                self.tensors.append(_Tensor(none, none, none, start, start + n, 0, 0, dtypes[t], kinds[t]))
                 start += n
                 continue
             arrays = (
@@ -72,7 +74,7 @@ class Model:
                 take("w", w[t], held, n=n, writable=True),
                 take("q", q[t], np.int32, n=n, writable=True),
             )
-            self.tensors.append(_Tensor(*arrays, start, rows, columns, dtypes[t], kinds[t]))
+            self.tensors.append(_Tensor(*arrays, start, start + n, rows, columns, dtypes[t], kinds[t]))
             start += n
 
     def holds(self, base: Sequence[Array], w: Sequence[Array], q: Sequence[Array]) -> bool:
@@ -104,11 +106,13 @@ def apply_stream(
     lanes: Lanes,
     expect: Lanes | None = None,
     progress: Callable[[int], None] | None = None,
+    counted: tuple[Array, Array, Array] | None = None,
 ) -> Lanes:
     """Apply an update and return the fingerprint after it; on any error nothing has changed."""
     data, coded = octets(table), octets(stream)
     if len(data) % _ROW.size or len(exponents) != len(model.tensors):
         raise KernelError(what="table", reason="its rows are not whole, or the exponents are not one a tensor")
+    counts = None if counted is None else _counts(model, *counted)
     check_rounding()
     rows = _read_table(data, snapshot)
     _check_rows(model, exponents, rows, len(coded))
@@ -130,9 +134,24 @@ def apply_stream(
     for t, index, q, bits in moves:
         t.q[index] = q
         t.w.view(np.uint32)[index] = bits
+    if counts is not None:
+        codes, factors, sums = counts
+        for row, t, (index, value) in zip(rows, tensors, sections, strict=True):
+            factor = np.uint32(row.step * int(factors[row.tensor]) & 0xFFFFFFFF)
+            code, moved = codes[t.start + index.astype(np.int64)], value.view(np.uint32) * factor
+            np.add.at(sums, code % _BUCKETS, np.where(code & _BUCKETS, np.uint32(0) - moved, moved))
     if progress is not None:
         progress(len(coded))
     return after
+
+
+def _counts(model: Model, codes: Array, factors: Array, sums: Array) -> tuple[Array, Array, Array]:
+    last = model.tensors[-1] if model.tensors else None
+    return (
+        take("codes", codes, np.uint16, n=last.end if last else 0),
+        take("factors", factors, np.uint32, n=len(model.tensors)),
+        take("sums", sums, np.uint32, n=_BUCKETS, writable=True),
+    )
 
 
 def _read_table(data: bytes, snapshot: bool) -> list[_Row]:

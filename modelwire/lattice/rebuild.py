@@ -10,7 +10,7 @@ from modelwire.lattice.replay import kind_of, update_of
 from modelwire.update.container import Container
 from modelwire.update.sections import Kind, Sections
 
-from .state import ModelState
+from .state import Counted, ModelState
 
 
 def rebuild(state: ModelState, container: Container, *, prove: bool = True, limit: limits.Limits = limits.DEFAULT) -> ModelState:
@@ -27,14 +27,17 @@ def rebuild(state: ModelState, container: Container, *, prove: bool = True, limi
     return after
 
 
-def apply(state: ModelState, container: Container, limit: limits.Limits = limits.DEFAULT) -> None:
+def apply(
+    state: ModelState, container: Container, limit: limits.Limits = limits.DEFAULT, *, counted: Counted | None = None
+) -> None:
     """Move `state` to the state after the update, in place, its fingerprint compared; on an error every bit is as it was.
 
     A recipe is replayed: that takes as long as its training, which `limit` bounds. Raises what ModelState.apply_container raises, and of
     a recipe TooLarge for too long a training, ModelError when its layers are not in this model, TrainingDiverged or NonFinite.
+    counted: as `apply_container` says; a recipe has no stream, and counts nothing.
     """
     if container.header.kind is not Kind.RECIPE:
-        state.apply_container(container)
+        state.apply_container(container, counted=counted)
         return
     sections = replayed(state, container, limit)
     try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
 from modelwire import _core
 from modelwire.errors import IndexOutOfRange, Malformed, ModelWireError, NonFinite, RangeOverflow, RootMismatch, WrongBase
 from modelwire.identity import RootParts, no_integers, root_parts
-from modelwire.tensors import I32, Dtype, Held, Weights
+from modelwire.tensors import I32, U16, U32, Dtype, Held, Weights
 from modelwire.update.container import CODEC_RANGE, Container, Entry
 from modelwire.update.header import Header
 from modelwire.update.manifest import Manifest, peak_of, suits
@@ -19,6 +20,9 @@ from modelwire.update.sections import AnySection, Kind, PlaneSection, Section, S
 from . import exact, narrow
 from .lanes import Fingerprint, minus, plus
 from .leaves import RootLeaves
+
+# What `_core.apply_stream` counts by: a code for each entry of the model, a factor for each tensor, and 256 sums.
+Counted: TypeAlias = tuple[U16, U32, U32]
 
 
 @dataclass(slots=True, eq=False)
@@ -168,11 +172,12 @@ class ModelState:
                 out.append(section)
         return tuple(out)
 
-    def apply_container(self, update: Container) -> None:
+    def apply_container(self, update: Container, *, counted: Counted | None = None) -> None:
         """Move to the state after a parsed update, in place and as its stream is read, or raise and leave every bit as it was.
 
         The state: of the parent (delta), or of any version of the same base (snapshot). Raises WrongBase, RootMismatch when the
         fingerprint is not the sender's, and what `apply` raises. Takes no memory that grows with the model.
+        counted: sums that grow with what the stream moves, as `_core.apply_stream` says.
         """
         header, snapshot = update.header, update.header.kind is Kind.SNAPSHOT
         update.check_schema(self.manifest.schema)
@@ -188,6 +193,7 @@ class ModelState:
             _core.apply_stream(
                 self._model(), exponents, update.coded_table, update.stream,
                 snapshot=snapshot, lanes=self.fingerprint, expect=wanted, progress=update.stream_progress,
+                counted=counted,
             )  # fmt: skip
         except (IndexOutOfRange, RangeOverflow, NonFinite, RootMismatch) as error:
             raise self._named(error, header) from None

@@ -24,7 +24,8 @@ from edgecloud.intake.decision import Result
 from edgecloud.registry import WitnessRow, claims, encrypted, open_registry
 from edgecloud.registry.claims import Statement, Withdrawal
 from edgecloud.registry.lock import share_registry
-from edgecloud.registry.sqlite.models import SqliteDevices, SqliteVersions
+from edgecloud.registry.sqlite.models import SqliteVersions
+from edgecloud.registry.sqlite.trusts import SqliteDevices
 from modelwire.errors import ModelWireError, RegistryDamaged
 from modelwire.wire import topics
 from modelwire.wire.claims import prove, read_token, write_token

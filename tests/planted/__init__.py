@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
+from .agreement import rand_index
 from .fleet import Plan, PlantedFleet, cards, fleet, probes
 from .worlds import BIASES, WORLDS, PlantedWorld, SeenRows, seen
 
-__all__ = ["BIASES", "WORLDS", "Plan", "PlantedFleet", "PlantedWorld", "SeenRows", "cards", "fleet", "probes", "seen"]
+__all__ = ["BIASES", "WORLDS", "Plan", "PlantedFleet", "PlantedWorld", "SeenRows", "cards", "fleet", "probes", "rand_index", "seen"]

@@ -23,8 +23,11 @@ NAMES = {  # and their folders, in the order in which they are listed
     "purge-rows": "fleet", "erase": "fleet",
     "log": "models", "show": "models", "why": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models",
     "forget": "models", "export": "models", "prove": "models", "evidence": "models",
-    "probes": "comparing", "compare": "comparing",
+    "nearest": "comparing", "identify": "comparing", "cluster": "comparing", "drift": "comparing",
+    "probes": "comparing", "compare": "comparing", "feasible": "comparing", "matrix": "comparing",
+    "merge": "comparing",
     "ingest": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",
+    "cards": "comparing",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",
     "zoo": "authoring",
 }  # fmt: skip

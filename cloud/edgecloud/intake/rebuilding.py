@@ -40,6 +40,7 @@ class _Built:
     version: VersionRow
     lineage: LineageRow
     error: str
+    sketch: bytes = b""
 
 
 class Rebuilder:
@@ -83,7 +84,7 @@ class Rebuilder:
                             out += refuse_tree(context, one.version, one.error)
                         self._void |= {judged.id for judged in out} & self._dealt.keys()
                     else:
-                        out += self._accept(context, one.lineage, one.version)
+                        out += self._accept(context, one)
                 self._sign(self.store)
         return out
 
@@ -105,7 +106,7 @@ class Rebuilder:
             began = time.monotonic()
             try:
                 self._build(lineage, version)
-                results.append(_Built(version, lineage, ""))
+                results.append(_Built(version, lineage, "", self._builder.sketch(version)))
             except (StateBusy, DiskUnwritable):
                 raise  # it passes; nothing is lost but the work
             except OURS as error:
@@ -176,7 +177,7 @@ class Rebuilder:
         if outcome.word in (worker.OURS, worker.FAULT):
             self._set_aside(lineage, version, outcome.word, outcome.text)
             return []
-        return [_Built(version, lineage, outcome.text or "refused" if outcome.word == worker.REFUSED else "")]
+        return [_Built(version, lineage, outcome.text or "refused" if outcome.word == worker.REFUSED else "", outcome.sketch)]
 
     def _set_aside(self, lineage: LineageRow, version: VersionRow, word: str, text: str) -> None:
         """Leave a lineage alone until the next start; its versions stay stored, and everybody else's go on."""
@@ -206,10 +207,13 @@ class Rebuilder:
     def _build(self, lineage: LineageRow, version: VersionRow) -> None:
         self._builder.build(lineage, version)
 
-    def _accept(self, context: Context, lineage: LineageRow, version: VersionRow) -> list[Judged]:
+    def _accept(self, context: Context, built: _Built) -> list[Judged]:
+        lineage, version = built.lineage, built.version
         place = self.store.versions.verify(version.id, version.commit)
         if not place:
             return []  # its device was erased meanwhile
+        if built.sketch:
+            self.store.sketches.put(version.id, built.sketch)
         receipt = linking.verified_receipt(context, linking.Subject.of_row(lineage, version), place)
         return [Judged(version.id, f"{lineage}@{version.version}", True, "", (receipt,))]
 

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgecloud.audit.signing import require_signed, sign_end
+from edgecloud.feasibility.lazily import ScoringThread
 from edgecloud.keeping.beside import KeepingThread
 from edgecloud.keeping.letting_go import LettingGo
+from edgecloud.keeping.sketching import SketchMaker
 from edgecloud.registry import AlarmRow, RecentEntries, SqliteStore, Store, open_registry
 from edgecloud.registry.lock import BUT, lock_registry
 from edgecloud.registry.privacy import require_private
@@ -58,6 +60,7 @@ class Pace:
     workers: int = 0  # processes that rebuild; 0: a thread of this one does
     disk: float = 2.0  # between two tries to write to a disk that takes nothing more
     connect: float = 15.0  # --once gives up on a broker after this
+    evaluate: float = 0.0  # share of one processor's time in which new versions are scored on probe sets; 0: none is
 
 
 @dataclass(slots=True)
@@ -137,14 +140,16 @@ class Ingester:
             store = self._open()
             rebuild = threading.Thread(target=self._rebuild, name="edgecloud-rebuild", daemon=True)
             beside = KeepingThread(
-                self._path, self._open, lambda: self._stopping, self._letting_go, clock=self._clock, busy=self._is_busy
+                self._path, self._open, lambda: self._stopping, self._letting_go, self._sketching, clock=self._clock, busy=self._is_busy
             )
+            scoring = ScoringThread(self._path, self._open, lambda: self._stopping, share=self._pace.evaluate, clock=self._clock)
             try:
                 told = self._voice.look(store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)
                 rebuild.start()
                 if self._patient:
                     beside.start()
+                    scoring.start()
                 ingest = Ingest(store, self._bounds, secret=self._secret, certificates=self._certificates)
                 ingest.catch_up()
                 require_signed(store, ingest.admissions, self._path)
@@ -159,6 +164,7 @@ class Ingester:
                 if rebuild.ident is not None:
                     rebuild.join()
                 beside.join()
+                scoring.join()
                 self._transport.drain(5.0 if self._transport.connected else 0.0)
                 self._transport.stop()
                 store.close()
@@ -419,6 +425,9 @@ class Ingester:
 
     def _letting_go(self, store: SqliteStore) -> LettingGo:
         return LettingGo(store, stopping=lambda: self._stopping)
+
+    def _sketching(self, store: SqliteStore) -> SketchMaker:
+        return SketchMaker(store, stopping=lambda: self._stopping)
 
     def _open(self) -> SqliteStore:
         store = open_registry(self._path, synchronous=self._synchronous, busy=self._pace.busy)

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 __all__ = [
     "beside", "chains", "compacting", "deciding", "erasing", "letting_go", "measuring", "prices", "promise", "purging", "retention",
-    "thinning", "whatif",
+    "sketching", "thinning", "whatif",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from modelwire.limits import MIB
 from modelwire.tensors import F32, Dtype
 
 from . import framing
-from .layers import Layers, StockFile
+from .layers import CutFile, Layers, StockFile
 
 BODY_MAX = 2048 * MIB  # of a message to this process
 
@@ -33,8 +33,10 @@ class Opened:
 
     def __init__(self, installed: runtime.Runtime, file: bytes, asked: Mapping[str, Any]) -> None:
         self._model: runtime.RuntimeModel | None = None
-        self._read: Layers | StockFile
-        if asked["layers"]:
+        self._read: Layers | StockFile | CutFile
+        if asked["signature"]:
+            self._read = CutFile(installed, file, asked["signature"])
+        elif asked["layers"]:
             self._read = Layers(installed, file, pool=asked["pool"])
         elif asked["stock"]:
             self._read = StockFile(installed, file)
@@ -110,7 +112,7 @@ def _ran(opened: Opened | None, body: bytearray, asked: Mapping[str, Any], x: F3
         assert opened is not None  # a file that did not open is asked for nothing
         started = time.perf_counter()
         opened.set_weights(_weights(body, asked["weights"]))
-        output, layers = opened.run(x)
+        output, layers = opened.run(x if asked["rows"] is None else x[np.array(asked["rows"], np.int64)])
         seconds = time.perf_counter() - started
         shapes = [[name, list(values.shape)] for name, values in layers]
         pieces = [np.ascontiguousarray(values, np.float32) for values in (output, *(values for _, values in layers))]

@@ -48,6 +48,36 @@ class StockFile:
         return {one["index"]: one for one in self._interpreter.get_tensor_details()}
 
 
+class CutFile:
+    """A file one of whose signatures gives something else than it was made for: called as it stands, in its batches."""
+
+    def __init__(self, installed: runtime.Runtime, file: bytes, signature: str) -> None:
+        parsed = tflite_file.parsed(file)
+        called = parsed.signatures[signature]
+        self._width = parsed.graphs[called.graph].tensors[called.inputs["x"]].shape[0]
+        failed: Exception | None = None
+        for delegates in (True, False):  # as `Runtime.open` tries them
+            try:
+                interpreter = runtime.interpreter_for(installed.interpreter, file, delegates=delegates)
+                self._runner = interpreter.get_signature_runner(signature)
+                self.delegate = runtime.delegate_of(interpreter)
+                return
+            except runtime.FAILURES as error:
+                failed = error
+        raise RuntimeError(str(failed))
+
+    def set_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Do nothing: they stand in the file."""
+
+    def run(self, x: F32) -> tuple[F32, list[tuple[str, F32]]]:
+        out = list[F32]()
+        for start in range(0, len(x), self._width):
+            part = x[start : start + self._width]
+            full = np.concatenate([part, np.repeat(part[:1], self._width - len(part), 0)])
+            out.append(np.array(self._runner(x=full)["output"], np.float32)[: len(part)])
+        return np.concatenate(out), []
+
+
 class Layers:
     """A file whose layers are read. pool: of a layer with rows and columns, their mean is kept alone."""
 

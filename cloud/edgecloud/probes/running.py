@@ -11,13 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecloud.registry import Store
 from edgecloud.rehearsal import how_it_ended
@@ -32,7 +33,7 @@ from . import framing
 ANSWER_MAX = 1024 * MIB  # bytes of what one version gives
 STARTS = 60.0  # seconds for the process and its runtime to be there
 CHILD = "edgecloud.probes.child"
-_NOT_FINITE = "it gives numbers that are not finite"
+NOT_FINITE = "it gives numbers that are not finite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,16 @@ class Runnable:
     weights: Weights | None  # None: those of the base
     reason: str = ""
     recover_s: float = 0.0  # seconds to recover it
+    signature: str = ""  # of a file that was cut: the one to be called, whatever it gives, with the file's own weights
+    rows: NDArray[np.int64] | None = field(default=None, compare=False)  # numbers of the rows that it is run on; None: all
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRun:
     """What one model gave, or why it gave nothing.
 
-    output: float32 [n, ...], finite. layers: name and float32 [n, ...] of each, in order.
+    output: float32 [n, ...], finite; beside the reason NOT_FINITE it is there, too, and is not. layers: name and float32 [n, ...] of
+    each, in order.
     """
 
     name: str
@@ -162,22 +166,23 @@ class _Process:
     def _ran(self, model: Runnable, until: float) -> ModelRun:
         told, pieces = list[list[Any]](), list[bytes]()
         assert model.base is not None
-        if not _stock(model.base) and model.weights is not None:
+        if not _stock(model.base) and model.weights is not None and not model.signature:
             for v in model.base.variables:
                 told.append([v.name, v.dtype.name, list(v.shape)])
                 pieces.append(np.ascontiguousarray(model.weights[v.name], v.dtype.held).tobytes())
-        head, body = self._ask({"do": "run", "weights": told}, b"".join(pieces), until)
+        rows, n = (None, len(self._x)) if model.rows is None else (model.rows.tolist(), len(model.rows))
+        head, body = self._ask({"do": "run", "weights": told, "rows": rows}, b"".join(pieces), until)
         if "reason" in head:
             return ModelRun(model.name, str(head["reason"])[:300])
         shapes = [("", tuple(head["output"])), *((str(name), tuple(shape)) for name, shape in head["layers"])]
-        if sum(4 * prod(shape) for _, shape in shapes) != len(body) or any(len(self._x) != shape[0] for _, shape in shapes):
+        if sum(4 * prod(shape) for _, shape in shapes) != len(body) or any(n != shape[0] for _, shape in shapes):
             raise framing.ChannelEndedError
         arrays, place = list[F32](), 0
         for _, shape in shapes:
             arrays.append(np.frombuffer(body, np.float32, prod(shape), place).reshape(shape))
             place += 4 * prod(shape)
         if not np.isfinite(arrays[0]).all():
-            return ModelRun(model.name, _NOT_FINITE)
+            return ModelRun(model.name, NOT_FINITE, arrays[0])
         named = tuple((name, values) for (name, _), values in zip(shapes[1:], arrays[1:], strict=True))
         return ModelRun(model.name, "", arrays[0], named, float(head["seconds"]), f"{self._runtime} {self._delegate}")
 
@@ -186,15 +191,15 @@ class _Process:
         base = model.base
         assert base is not None
         stock = _stock(base)
-        if not stock and self._open is not None and (self._open[0] is base or self._open[1] == key_of(model)):
+        if not stock and not model.signature and self._open is not None and (self._open[0] is base or self._open[1] == key_of(model)):
             return ""
         self._open = None
         file = write_weights(base, model.weights, model=model.name) if stock and model.weights is not None else base.data
-        head, _ = self._ask({"do": "file", "stock": stock, "model": model.name, **self._how}, file, until)
+        head, _ = self._ask({"do": "file", "stock": stock, "model": model.name, "signature": model.signature, **self._how}, file, until)
         if "reason" in head:
             return str(head["reason"])[:300]
         self._delegate = str(head["delegate"])
-        self._open = None if stock else (base, key_of(model))
+        self._open = None if stock or model.signature else (base, key_of(model))
         return ""
 
     def _ask(self, head: Mapping[str, Any], body: bytes, until: float) -> tuple[dict[str, Any], bytearray]:

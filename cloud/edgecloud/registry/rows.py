@@ -27,6 +27,17 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeRow:
+    """A file that was made as the average of versions of one base."""
+
+    file: bytes  # digest of the .tflite
+    base: bytes  # commit of the base that they had in common
+    rule: str  # "mean" or "weighted"
+    versions: int  # that it was made of, those of devices that were erased since as well
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrustRow:
     """One trust record of the fleet."""
 
@@ -367,3 +378,25 @@ class VersionLink:
     size: int
     status: Status
     state_size: int  # bytes of its kept state; 0: none is kept
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRow:
+    """One version, or one base, scored on one context of one probe set. Derived: it may go, and it may be measured again."""
+
+    subject: int | bytes  # id of the version, or commit of the base
+    probes: bytes  # digest of the probe set
+    context: str  # TAG=VALUE[,TAG=VALUE...]: the rows that carry all of these; empty: all rows
+    n: int  # rows of the context
+    right: int | None  # of them; None where the labels are no classes, or the version could not be run
+    base_right: int | None  # that its base has right of the same rows; None: not held against it
+    loss: float | None  # summed over the rows that gave numbers; None: none did, or the loss is not known
+    broken: int  # rows on which an output was no number, or infinite
+    milliseconds: float  # that scoring took, of all rows, for this version alone
+    at: int
+    fault: str = ""  # why it could not be run; empty: it could
+
+    @property
+    def score(self) -> float | None:
+        """The share of rows that are right; None where there are no classes."""
+        return None if self.right is None else self.right / self.n

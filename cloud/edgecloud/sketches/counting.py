@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from threading import Lock
 from typing import TypeAlias
 
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelwire.errors import Malformed
-from modelwire.lattice.state import ModelState
+from modelwire.lattice.state import Counted, ModelState
 from modelwire.tensors import I32, U32, Dtype, Schema
 from modelwire.update.manifest import Manifest
 from modelwire.update.sections import AnySection, Section
@@ -71,9 +71,20 @@ def of_state(state: ModelState) -> Sketch:
     return of_integers(state.manifest, state.integers, state.exponents)
 
 
+def counted(state: ModelState, sketch: Sketch) -> Counted | None:
+    """Return what `apply_container` counts a delta by, so that `sketch`, of this state, moves with it.
+
+    None where the model is too large for a table. A snapshot may change units: it counts nothing that means anything.
+    """
+    codes = _TABLES.of(state.manifest.schema)
+    return None if codes is None else (codes, _factors(state.manifest, tuple(state.exponents)), sketch.view(np.uint32))
+
+
 def add(*sketches: Sketch) -> Sketch:
     """Return the sum; that of none is the sketch of the base."""
-    return reduce(np.add, (s.view(np.uint32) for s in sketches), np.zeros(BUCKETS, np.uint32)).view(np.int32)
+    if not sketches:
+        return np.zeros(BUCKETS, np.int32)
+    return reduce(np.add, sketches)  # numpy's int32 arrays wrap
 
 
 def negate(sketch: Sketch) -> Sketch:
@@ -87,12 +98,13 @@ def distances(sketches: NDArray[np.int32], one: Sketch) -> NDArray[np.float64]:
     The square of a distance is estimated without bias, with a relative deviation of about sqrt(2 / 256).
     """
     apart = (sketches.view(np.uint32) - one.view(np.uint32)).view(np.int32).astype(np.float64)
-    return np.sqrt(np.einsum("ij,ij->i", apart, apart))
+    squared: NDArray[np.float64] = np.einsum("ij,ij->i", apart, apart)
+    return np.sqrt(squared)
 
 
 def encode(sketch: Sketch) -> bytes:
     """Return the 1,024 bytes of a sketch: little-endian int32."""
-    return sketch.astype("<i4").tobytes()
+    return sketch.astype("<i4", copy=False).tobytes()
 
 
 def decode(data: bytes) -> Sketch:
@@ -102,6 +114,7 @@ def decode(data: bytes) -> Sketch:
     return np.frombuffer(data, "<i4").astype(np.int32)
 
 
+@lru_cache(maxsize=64)
 def on_lattice(manifest: Manifest) -> int:
     """Return how many of a base's weights are on the lattice, and so in a sketch."""
     return sum(spec.size for t, spec in enumerate(manifest.schema.tensors) if manifest.lattice(t))
@@ -118,6 +131,12 @@ def shift_of(manifest: Manifest, tensor: int, exponent: int) -> int | None:
 def _factor(manifest: Manifest, tensor: int, exponent: int) -> int:
     shift = shift_of(manifest, tensor, exponent)
     return 0 if shift is None else 1 << shift
+
+
+@lru_cache(maxsize=64)
+def _factors(manifest: Manifest, exponents: tuple[int, ...]) -> U32:
+    factors = (_factor(manifest, t, e) if manifest.lattice(t) else 0 for t, e in enumerate(exponents))
+    return np.array([factor & 0xFFFFFFFF for factor in factors], np.uint32)
 
 
 def _count(total: U32, codes: Codes, values: I32, factor: int) -> None:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "cards", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "plans", "replaying", "reporting", "route",
-    "squashed", "states", "unlearning",
+    "cards", "changes", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "plans", "replaying",
+    "reporting", "route", "squashed", "states", "unlearning",
 ]  # fmt: skip

@@ -29,7 +29,7 @@ from modelwire.errors import (
 from modelwire.identity import weights_node
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.lattice.replay import first_apart, kind_of
-from modelwire.lattice.state import ModelState
+from modelwire.lattice.state import Counted, ModelState
 from modelwire.tensors import F32
 from modelwire.tflite.file import TrainableFile, parse_trainable, read_tensors, write_weights
 from modelwire.update.container import Container
@@ -144,16 +144,18 @@ def require_signed(store: Store, lineage: LineageRow, version: VersionRow) -> No
         check_signature(store, lineage, open_container(store, lineage, version))
 
 
-def step(store: Store, lineage: LineageRow, version: VersionRow, state: ModelState, *, prove: bool = True) -> None:
+def step(
+    store: Store, lineage: LineageRow, version: VersionRow, state: ModelState, *, prove: bool = True, counted: Counted | None = None
+) -> None:
     """Move `state`, the parent's or the base's, to `version` in place, proven against fingerprint and, with `prove`, root.
 
     A recipe is replayed. Raises RootMismatch when the result is another than its device had: of a recipe with checkpoints it names the
-    first that is another, too. After any error the state is of no use.
+    first that is another, too. After any error the state is of no use. counted: as `modelwire.lattice.rebuild.apply` says.
     """
     container = carrier(store, lineage, version)
     before = state.copy() if _marks_are_looked_at(container, state) else None
     try:
-        apply(state, container, limits.LARGE)
+        apply(state, container, limits.LARGE, counted=counted)
         if prove:
             prove_root(state, container)
     except ReplayMismatch as error:

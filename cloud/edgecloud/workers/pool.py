@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from edgecloud.sketches import counting
 from modelwire.errors import WireError
 from modelwire.wire import cbor
 
@@ -37,6 +38,7 @@ class WorkOutcome:
     word: str  # one of worker.WORDS
     text: str = ""
     seconds: float = 0.0
+    sketch: bytes = b""  # a hint, never a proof; empty where there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +218,14 @@ class _Worker:
 
 def _parsed(row: object) -> WorkOutcome | None:
     """Return what a process says of a version; None for what no worker says."""
-    if not isinstance(row, list) or len(row) != 4:
+    if not isinstance(row, list) or len(row) != 5:
         return None
-    id, word, text, took = row
+    id, word, text, took, sketch = row
     if type(id) is not int or word not in WORDS or not isinstance(text, str) or type(took) is not int:
         return None
-    return WorkOutcome(id, str(word), text, took / 1e6)
+    if not isinstance(sketch, bytes) or len(sketch) not in (0, counting.BYTES):
+        return None
+    return WorkOutcome(id, str(word), text, took / 1e6, sketch)
 
 
 def _how(code: int) -> str:

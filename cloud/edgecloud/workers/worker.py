@@ -2,8 +2,9 @@
 
     python -m edgecloud.workers.worker REGISTRY KEPT_BYTES MEMORY
 
-Frames on standard input and output are CBOR: a list of version ids, and a list of [id, word, text, microseconds]. What a hostile update
-does to this process, its parent sees from outside; so it sends nothing that its parent would have to trust.
+Frames on standard input and output are CBOR: a list of version ids, and a list of
+[id, word, text, microseconds, sketch]. What a hostile update
+does to this process, its parent sees from outside; so it sends nothing that its parent would have to trust: a sketch says where to look.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class VersionWork:
 
     def __init__(self, builder: Builder) -> None:
         self._builder = builder
+        self.sketch = b""  # of the last version that was rebuilt
         self._bad: dict[int, None] = {}  # refused: what was built on one of them is refused with it, by the parent process
 
     def judge(self, id: int) -> tuple[str, str]:
@@ -56,6 +58,7 @@ class VersionWork:
             return SKIPPED, ""
         try:
             self._builder.build(lineage, version)
+            self.sketch = self._builder.sketch(version)
         except (StateBusy, DiskUnwritable) as error:
             return AGAIN, str(error)
         except _OURS as error:
@@ -90,8 +93,9 @@ def main(words: list[str]) -> None:
         id = jobs.get()
         began = time.perf_counter()
         word, text = work.judge(id)
+        sketch = work.sketch if word == OK else b""
         # Each by itself: the next one may take long, or end this process.
-        said.send_bytes(cbor.encode([[id, word, text[:TEXT_MAX], round(1e6 * (time.perf_counter() - began))]]))
+        said.send_bytes(cbor.encode([[id, word, text[:TEXT_MAX], round(1e6 * (time.perf_counter() - began)), sketch]]))
 
 
 def _listen(heard: Connection, jobs: queue.SimpleQueue[int]) -> None:

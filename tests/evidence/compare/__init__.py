@@ -9,7 +9,7 @@ import sys
 import time
 from importlib import import_module
 
-PARTS: tuple[str, ...] = ("intermediates",)
+PARTS: tuple[str, ...] = ("nearest", "cohorts", "intermediates", "feasibility", "matrix", "bias", "merging")
 Figures = dict[str, int | float | str]
 
 

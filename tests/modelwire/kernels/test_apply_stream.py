@@ -60,12 +60,13 @@ class Arrays:
     def bits(self) -> list[bytes]:
         return [a.tobytes() for a in (*self.w, *self.q)]
 
-    def apply(self, core: Any, *, snapshot: bool, expect: tuple[int, int] | None = None) -> Any:
+    def apply(self, core: Any, *, snapshot: bool, expect: tuple[int, int] | None = None, counted: Any = None) -> Any:
         """Return the lanes, or what was raised."""
         try:
             return core.apply_stream(
-                self.model(core), self.exponents, self.table, self.stream, snapshot=snapshot, lanes=self.lanes, expect=expect
-            )
+                self.model(core), self.exponents, self.table, self.stream, snapshot=snapshot, lanes=self.lanes, expect=expect,
+                counted=counted,
+            )  # fmt: skip
         except errors.ModelWireError as error:
             return type(error), error.facts
 
@@ -134,11 +135,51 @@ def test_the_kernel_and_its_twin_agree_and_a_refusal_leaves_every_bit(drawn: Any
     a, expect = drawn
     mine, theirs = a.copy(), a.copy()
     before = a.bits()
-    result = mine.apply(kernel, snapshot=snapshot, expect=expect)
-    assert result == theirs.apply(twin, snapshot=snapshot, expect=expect)
+    codes, factors = counting(a)
+    sums = [np.arange(256, dtype=np.uint32) << np.uint32(24) for _ in range(2)]
+    result = mine.apply(kernel, snapshot=snapshot, expect=expect, counted=(codes, factors, sums[0]))
+    assert result == theirs.apply(twin, snapshot=snapshot, expect=expect, counted=(codes, factors, sums[1]))
     assert mine.bits() == theirs.bits()
     if isinstance(result[0], type):
         assert mine.bits() == before
+    else:
+        assert (sums[0] == sums[1]).all()
+
+
+def counting(a: Arrays) -> tuple[Any, Any]:
+    """Return a code for each entry of a model, some of them with bits that mean nothing, and a factor for each of its tensors."""
+    rng = np.random.default_rng(len(a.stream))
+    codes = rng.integers(0, 1 << 11, sum(len(b) for b in a.base)).astype(np.uint16)
+    return codes, rng.choice(np.array([0, 1, 8, 1 << 31, 0xFFFFFFFF], np.uint32), len(a.base))
+
+
+@given(updates(), st.booleans())
+def test_sums_grow_with_each_entry_by_sign_factor_and_step(a: Arrays, snapshot: bool) -> None:
+    codes, factors = counting(a)
+    for core in (kernel, twin):
+        mine, sums = a.copy(), np.zeros(256, np.uint32)
+        if isinstance(mine.apply(core, snapshot=snapshot, counted=(codes, factors, sums))[0], type):
+            continue
+        wanted, start = [0] * 256, 0
+        for q, factor in zip(mine.q, factors.tolist(), strict=True):
+            for i, moved in enumerate(q.tolist()):
+                code = int(codes[start + i])  # from the base: what was moved is Q
+                wanted[code % 256] += moved * factor * (-1 if code & 256 else 1)
+            start += len(q)
+        assert sums.tolist() == [x % (1 << 32) for x in wanted]
+
+
+@pytest.mark.parametrize(("place", "wrong"), [
+    (0, np.zeros(9, np.uint16)), (0, np.zeros(64, np.uint32)), (1, np.zeros(2, np.uint32)), (1, np.zeros(1, np.int64)),
+    (2, np.zeros(255, np.uint32)), (2, np.zeros(256, np.int64)), (2, b"x" * 1024),
+])  # fmt: skip
+def test_sums_of_another_length_or_type_are_refused(place: int, wrong: Any) -> None:
+    a, _, _ = big(64, 3)
+    counted: list[Any] = [np.zeros(64, np.uint16), np.ones(1, np.uint32), np.zeros(256, np.uint32)]
+    counted[place] = wrong
+    before = a.bits()
+    for core in (kernel, twin):
+        assert a.apply(core, snapshot=False, counted=tuple(counted))[0] is errors.KernelError and a.bits() == before
 
 
 @settings(max_examples=150)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from edgecloud.probes import agreeing, intermediates, sets
@@ -19,6 +20,7 @@ from modelwire.errors import ModelError
 
 from ..answer import Document, now, progress, registry_of, sentences, table
 from ..distances import described, share, units
+from .plots import add_plot, draw_layers, plot_of
 
 NAME = "compare"
 HELP = "Compare two models: weights, and outputs and layers on a probe set."
@@ -48,15 +50,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     for option in ("--pool", "--threshold", "--all-bits"):
         only_with(parser, option, "--layers")
     never_with(parser, "--all-bits", "--exact")
+    add_plot(parser, "how far the layers are apart")
+    only_with(parser, "--plot", "--layers")
 
 
 def run(args: argparse.Namespace) -> Answer:
+    plot = plot_of(args)
     with registry_of(args, readonly=not args.on or args.exact) as store:
         bases = materialise.LoadedBases(store)
         places = [naming.find(store, naming.parse(n)) for n in (args.first, args.second)]
         document, text = _weights(store, places, bases, table_of_tensors=not args.on)
         if args.on:
-            more, parts = _on_probes(args, store, places, bases)
+            more, parts = _on_probes(args, store, places, bases, plot)
             document, text = {**document, **more}, [*text, *parts]
     return Answer(document, "\n".join(text))
 
@@ -87,7 +92,7 @@ _TENSORS = (Column("tensor"), Column("entries", 2), Column("changed"), Column("l
 
 
 def _on_probes(
-    args: argparse.Namespace, store: SqliteStore, places: list[naming.Place], bases: materialise.LoadedBases
+    args: argparse.Namespace, store: SqliteStore, places: list[naming.Place], bases: materialise.LoadedBases, plot: Path | None
 ) -> tuple[Document, list[str]]:
     row = sets.find(store, args.on)
     probes = sets.load(store, row)
@@ -110,6 +115,8 @@ def _on_probes(
     told: Document = {"probes": row.name, "digest": row.digest, "context": args.context, "rows": len(part), **_document(found)}
     text = ["", *_agreement(found, row.name, args.context), _table(found, both)]
     if args.layers:
+        if plot is not None:
+            draw_layers(plot, layers_apart(both[0], both[1])[0], both[0].name, both[1].name, args.threshold or THRESHOLD)
         more, lines = _layers(both, args.threshold or THRESHOLD, len(probes))
         told, text = {**told, **more}, [*text, *lines]
     return {"on": told}, text

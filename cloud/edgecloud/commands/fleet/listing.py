@@ -48,6 +48,8 @@ def list_devices(args: argparse.Namespace) -> Answer:
         shown = rows if limit is None else rows[:limit]
         described = _described(store, shown, chosen)
         remarks, hidden = _remarks(store, chosen, limit)
+        odd = [(f"{d['device']}/{m['model']}", m) for d in described.values() for m in d["models"] if m["unfit"]]
+        remarks = [*(visible(f"{name}@{m['head']} is {m['unfit']}") for name, m in odd), *remarks]
         expected, fault = _expected(store, args)
         alarms, namesakes = open_alarms(store), losses.namesakes_of(store, at)
         keys, messages, rejected = waiting.waiting_keys(store), waiting.waiting_messages(store), waiting.rejected_keys(store)

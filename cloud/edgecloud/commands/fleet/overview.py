@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from edgecloud.feasibility import fitness
 from edgecloud.intake import epochs
 from edgecloud.intake.decision import Bounds
 from edgecloud.registry import DeviceKey, LineageStanding, SqliteStore
@@ -28,27 +29,31 @@ def describe_all(store: SqliteStore) -> list[Document]:
         standings[standing.lineage.device].append(standing)
     for witness in losses.witnesses_of(store):
         witnesses[witness["device"]].append(witness)
-    some = store.lineages.remarkable(now() - epochs.DAY)
+    some, unfit = store.lineages.remarkable(now() - epochs.DAY), _unfit(store, (one for of in standings.values() for one in of))
     return [
-        _described(store, name, known, standings[name], witnesses[name], some) for name, known in sorted(store.devices.all_keys().items())
+        _described(store, name, known, standings[name], witnesses[name], some, unfit)
+        for name, known in sorted(store.devices.all_keys().items())
     ]
 
 
 def describe_some(store: SqliteStore, names: Iterable[str]) -> dict[str, Document]:
     """Return the same of some devices by name: a few queries for each of them, however many others there are."""
-    return {
-        name: _described(store, name, store.devices.keys(name), store.lineages.standings(name), losses.witnesses_of(store, name), None)
-        for name in names
-    }
+    out = {}
+    for name in names:
+        standings = store.lineages.standings(name)
+        out[name] = _described(
+            store, name, store.devices.keys(name), standings, losses.witnesses_of(store, name), None, _unfit(store, standings)
+        )  # fmt: skip
+    return out
 
 
 def _described(
     store: SqliteStore, name: str, known: list[DeviceKey], models: list[LineageStanding], witness: list[Document],
-    some: Mapping[int, frozenset[str]] | None,
+    some: Mapping[int, frozenset[str]] | None, unfit: Mapping[int, str],
 ) -> Document:  # fmt: skip
-    """Return what a document says of a device. some: what few models have, by lineage; None: it is looked up."""
+    """Return what a document says of a device. some: what few models have, by lineage; None: it is looked up. unfit: why, by lineage."""
     active = [k for k in known if k.revoked_at is None]
-    told = [_model(store, m, active, RARE if some is None else some.get(m.lineage.id, frozenset())) for m in models]
+    told = [_model(store, m, active, RARE if some is None else some.get(m.lineage.id, frozenset()), unfit) for m in models]
     seen = [m.seen_at for m in models if m.seen_at is not None]
     return {
         "device": name, "status": ADMITTED if active else REVOKED, "keys": [line(k.key) for k in active],
@@ -57,7 +62,15 @@ def _described(
     }  # fmt: skip
 
 
-def _model(store: SqliteStore, m: LineageStanding, active: list[DeviceKey], some: frozenset[str]) -> Document:
+def _unfit(store: SqliteStore, standings: Iterable[LineageStanding]) -> dict[int, str]:
+    """Return which models' heads are unfit, and why, by lineage."""
+    heads = {one.head_id: one.lineage.id for one in standings if one.head_id is not None}
+    return {heads[id]: found.words for id, found in fitness.unfit(store, heads).items()}
+
+
+def _model(
+    store: SqliteStore, m: LineageStanding, active: list[DeviceKey], some: frozenset[str], unfit: Mapping[int, str]
+) -> Document:  # fmt: skip
     """Return what a document says of a model. some: what the registry holds of it that few models have."""
     opened = None
     if "epochs" in some:
@@ -75,6 +88,7 @@ def _model(store: SqliteStore, m: LineageStanding, active: list[DeviceKey], some
         "versions": m.versions,
         "bytes": m.size,
         "accuracy": accuracy if isinstance(accuracy, float) else None,
+        "unfit": unfit.get(m.lineage.id),
         "lost": losses.lost_of(store, m.lineage) if "lost" in some else [],
         "state": ("on line" if m.online else "off line") if m.boot else "",
         "seen_at": m.seen_at,

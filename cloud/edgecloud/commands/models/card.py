@@ -19,6 +19,7 @@ from modelwire.cards.sketch import Sketch
 from modelwire.errors import AmbiguousName, BadArgument, UnknownVersion
 
 from ..answer import Document, facts, progress, registry_of, table
+from ..comparing.plots import add_plot, draw_cards, plot_of
 
 NAME = "card"
 HELP = "Show what a device's data looks like: the card of one version, or merged over all of a model; or of the whole fleet."
@@ -28,6 +29,7 @@ EXAMPLES = (
     "edgecloud card --fleet --model digits",
     "edgecloud card pi-7 --against fleet",
     "edgecloud card pi-7 --against pi-8",
+    "edgecloud card pi-7 --against fleet --plot pi-7.svg",
 )
 
 FLEET = "fleet"
@@ -41,17 +43,24 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fleet", action="store_true", help="of all devices together")
     parser.add_argument("--model", metavar="MODEL", help="with --fleet: which model, where there are several")
     parser.add_argument("--against", metavar="OTHER", help="say how unlike another's data it is: `fleet`, which is all others, or a name")
+    add_plot(parser, "both beside each other")
     only_with(parser, "--model", "--fleet")
+    only_with(parser, "--plot", "--against")
     never_with(parser, "--fleet", "name", "--against")
 
 
 def run(args: argparse.Namespace) -> Answer:
     if (args.name is None) == (not args.fleet) or (args.fleet and args.against) or (args.model and not args.fleet):
         raise BadArgument(reason="a card is of one DEVICE or of the --fleet", fix="edgecloud card pi-7 --against fleet")
+    plot = plot_of(args)
     with registry_of(args) as store:
         shown = _fleet(store, args.model) if args.fleet else _named(store, args.name)
         other = None if args.against is None else _other(store, shown, args)
-    return _answer(shown) if other is None else _compared(shown, other)
+    if other is None:
+        return _answer(shown)
+    if plot is not None:
+        draw_cards(plot, shown.card, shown.name, other.card, other.name, [one.field for one in shifts(shown.card, other.card)])
+    return _compared(shown, other)
 
 
 @dataclass(frozen=True, slots=True)

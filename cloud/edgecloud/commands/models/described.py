@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgecloud.merging import parents
 from edgecloud.registry import LineageRow, SqliteStore, VersionRow
 from edgecloud.versions import cards
 from modelwire.wire import cbor
@@ -59,3 +60,27 @@ def notes_on(store: SqliteStore, kind: str, object: str) -> list[Document]:
 def carried(skipped: list[tuple[int, int]]) -> str:
     """Return which versions an update carries, in words."""
     return "carries " + ", ".join(f"@{a}" if a == b else f"@{a}..{b}" for a, b in skipped) if skipped else ""
+
+
+def made_of(store: SqliteStore, base: bytes) -> str:
+    """Return what a base is the average of, in words; "" where it is none."""
+    row = store.bases.recall(base)
+    origin = None if row is None else parents.origin_of(store, row.file)
+    return "" if row is None or origin is None else f"its base {row.name} is {origin}: edgecloud bases show {row.name}"
+
+
+def merged_into(store: SqliteStore, v: VersionRow) -> list[Document]:
+    """Return the merges that a version is in, with the bases that were made of them."""
+    merges = store.merges.made_of(v.id)
+    bases = store.bases.all() if merges else []
+    return [
+        {"file_sha256": one.file, "rule": one.rule, "versions": one.versions, "at": one.at,
+         "bases": [base.name for base in bases if base.file == one.file]}
+        for one in merges
+    ]  # fmt: skip
+
+
+def told_merges(merges: list[Document]) -> list[str]:
+    """Return merges in words."""
+    made = [", ".join(one["bases"]) or f"a file {one['file_sha256'].hex()[:16]} that is no base yet" for one in merges]
+    return [f"with {one['versions'] - 1} others into {into}" for one, into in zip(merges, made, strict=True)]

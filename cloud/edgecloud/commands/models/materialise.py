@@ -6,6 +6,7 @@ import argparse
 import hashlib
 from pathlib import Path
 
+from edgecloud.feasibility import fitness
 from edgecloud.versions import exporting, materialise, naming
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument
@@ -18,11 +19,14 @@ EXAMPLES = (
     "edgecloud materialise pi-7@12 -o model.tflite",
     "edgecloud materialise pi-7/digits -o weights.npz",
     "edgecloud materialise pi-7@latest -o weights.safetensors",
+    "edgecloud materialise pi-7@latest --fit-only -o model.tflite",
 )
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="DEVICE[/MODEL][@VERSION]", help="without a version: the latest")
+    what = "refuse a version that says more than the centre finds, or that was never scored: edgecloud matrix"
+    parser.add_argument("--fit-only", action="store_true", help=what)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="FILE.tflite, FILE.npz or FILE.safetensors; replaced whole")
 
 
@@ -34,6 +38,8 @@ def run(args: argparse.Namespace) -> Answer:
         bases = materialise.LoadedBases(store)
         place = naming.find(store, naming.parse(args.name))
         base = bases[place.base]
+        if args.fit_only and place.version is not None:
+            fitness.require_fit(store, place.lineage, place.version)
         state = materialise.rebuild(store, place.version, bases) if place.version else base.state()
         commit = place.version.commit if place.version else place.base
         root = place.version.root if place.version else base.manifest.root  # proven on the way

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from edgecloud.feasibility import fitness
 from edgecloud.registry import SqliteStore
 from edgecloud.versions import cards, naming
 from edgecommon.printing import Answer, visible
@@ -13,7 +14,7 @@ from .. import losses
 from ..answer import Document, facts, now, registry_of, when
 from ..fleet.overview import describe_some
 from .card import as_document, summary
-from .described import carried, describe, notes_on, other_base, thinned
+from .described import carried, describe, made_of, merged_into, notes_on, other_base, thinned, told_merges
 
 NAME = "show"
 HELP = "Show a device, or one version."
@@ -36,6 +37,9 @@ def run(args: argparse.Namespace) -> Answer:
             return _show_base(store, place)
         document = describe(store, place.lineage, place.version)
         document["annotations"] = notes_on(store, "version", str(place))
+        document["merged_into"] = merged_into(store, place.version)
+        found = fitness.unfit(store, [place.version.id]).get(place.version.id)
+        document["unfit"] = None if found is None else found.words
         try:
             card = cards.card_of(store, place.version)
         except WireError:  # the ingester has left a note
@@ -45,10 +49,12 @@ def run(args: argparse.Namespace) -> Answer:
     text = facts(
         (
             ("version", v["name"]), ("epoch", v["epoch"]), ("kind", v["kind"]), ("status", v["status"]), ("reason", v["reason"]),
+            ("fitness", v["unfit"]),
             ("held", thinned(v)),
             ("commit", v["commit"].hex()), ("parent", v["parent"].hex()), ("base", v["base"].hex()), ("root", v["root"].hex()),
             ("bytes", v["bytes"]), ("received", when(v["received_at"])), ("carries", carried(v["skipped"])),
             ("base before", v["base_before"].hex() if other_base(v) else ""),
+            *(("merged", said) for said in told_merges(v["merged_into"])),
             ("data card", "" if card is None else summary(card, v["name"])),
             *((key, value) for key, value in v["metrics"].items() if key != "skipped" and not isinstance(value, bytes)),
             *(("note", n["text"]) for n in v["annotations"]),
@@ -79,7 +85,8 @@ def _show_device(store: SqliteStore, device: str) -> Answer:
         lines.append(
             facts(
                 (
-                    ("model", model["model"]), ("head", f"@{model['head']}"), ("verified", f"@{model['verified']}"),
+                    ("model", model["model"]), ("fitness", model["unfit"]),
+                    ("head", f"@{model['head']}"), ("verified", f"@{model['verified']}"),
                     ("epoch", model["epoch"]), ("versions", f"{model['versions']}, {model['bytes']} bytes in all"),
                     ("lost", losses.numbers(model["lost"])), ("link", model["state"]), ("seen", when(model["seen_at"])),
                     ("runtime", model["runtime"]), ("agent", model["agent"]), ("asked for", ", ".join(open_requests)),
@@ -100,10 +107,11 @@ def _show_base(store: SqliteStore, place: naming.Place) -> Answer:
     document: Document = {
         "name": str(place), "base": row.name, "commit": row.commit, "file_sha256": row.file, "bytes": row.size,
         "annotations": notes_on(store, "version", str(place)) + notes_on(store, "base", row.name),
+        "made_of": made_of(store, place.base),
     }  # fmt: skip
     pairs = (("version", document["name"]), ("base", row.name), ("commit", row.commit.hex()), ("file sha256", row.file.hex()))
     notes = tuple(("note", n["text"]) for n in document["annotations"])
-    return Answer(document, facts((*pairs, ("bytes", row.size), *notes)))
+    return Answer(document, facts((*pairs, ("bytes", row.size), ("made of", document["made_of"]), *notes)))
 
 
 def _answered(request: Document) -> str:

@@ -8,6 +8,7 @@ import time
 from edgecloud.keeping.compacting import Compactor, compacting, drop_damaged
 from edgecloud.keeping.measuring import measured
 from edgecloud.keeping.promise import unkept
+from edgecloud.keeping.sketching import SketchMaker
 from edgecloud.settings import registry_path
 from edgecommon.printing import Answer
 from modelwire.errors import RegistryDamaged
@@ -38,15 +39,22 @@ def run(args: argparse.Namespace) -> Answer:
             say(min(versions, total), total)
             kept, dropped = kept + done.kept, dropped + done.dropped
             wrong += [f"{done.name}: {done.error}"] if done.error else []
+        maker, sketches, lacking = SketchMaker(store), 0, progress("sketches")
+        while (some := maker.run()) is not None:
+            sketches += some
+            lacking(sketches, 0)
         promise = store.policies.current().recover_within
         count, size = store.states.totals()
         broken = unkept(store, promise, rates)
     document: Document = {
         "recover_within": promise, "kept": kept, "dropped": dropped, "damaged": damaged, "wrong": wrong, "states": count,
-        "state_bytes": size, "unkept": None if broken is None else broken.message, "seconds": round(time.monotonic() - started, 3),
+        "state_bytes": size, "sketches": sketches, "unkept": None if broken is None else broken.message,
+        "seconds": round(time.monotonic() - started, 3),
     }  # fmt: skip
     does = f"keep the promise of {promise}" if broken is None else f"do not keep the promise of {promise}: it can't be kept"
     lines = [f"{kept} states kept, {dropped} dropped; {count} states of {size} bytes together {does}"]
+    if sketches:
+        lines.append(f"sketches of {sketches} versions made")
     lines += [f"DAMAGED {one}: its kept state was dropped; no version is lost by that" for one in damaged]
     lines += [f"SET ASIDE {one}" for one in wrong]
     error = RegistryDamaged(path=path, reason=f"{wrong[0]}; it keeps no promise for that model") if wrong else None

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from edgecloud import keys
+from edgecloud.feasibility.lazily import SHARE
 from edgecloud.intake import mqtt
 from edgecloud.intake.service import Ingester, Pace, wait_for_room
 from edgecloud.registry import open_registry
@@ -15,6 +16,7 @@ from edgecloud.workers.pool import usual_count
 from edgecommon.arguments import number, only_with, whole
 from edgecommon.printing import Answer
 from edgecommon.systemd import Systemd
+from modelwire.errors import BadArgument
 from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import PrivateKey
 
@@ -47,6 +49,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resend", type=number(), metavar="SECONDS", help=what)
     what = "processes that rebuild; 0: this one does (default: 2; with --once or on one core, 0); EDGECLOUD_WORKERS"
     parser.add_argument("--workers", type=whole(most=WORKERS_MAX), metavar="N", help=what)
+    what = f"share of a processor for scoring new versions on probe sets; 0: none (default: {SHARE:g}); EDGECLOUD_EVALUATE_SHARE"
+    parser.add_argument("--evaluate-share", type=number(-1.0, 1.0), metavar="SHARE", help=what)
     parser.add_argument("--log", choices=("text", "json"), help="form of the log on standard error (default: text); EDGECLOUD_LOG")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info; EDGECLOUD_LOG_LEVEL")
 
@@ -69,7 +73,7 @@ def run(args: argparse.Namespace) -> Answer:
     client = client_id_of(args, fleet)
     usual = 0 if args.once else usual_count()
     workers = args.workers if args.workers is not None else count(from_environment("WORKERS", str(usual)), WORKERS_MAX)
-    pace = Pace(resend=args.resend or seconds(from_environment("RESEND", "30")), workers=workers)
+    pace = Pace(resend=args.resend or seconds(from_environment("RESEND", "30")), workers=workers, evaluate=_share(args))
     folder = args.certificates or from_environment("CERTIFICATES", "")
     certificates = Path(folder) if folder else None
     transport = mqtt.MqttTransport(broker, fleet=fleet, client_id=client)
@@ -89,3 +93,14 @@ def run(args: argparse.Namespace) -> Answer:
             signal.signal(number, handler)
     document = tally.document()
     return Answer(document, facts([(name, count) for name, count in document.items() if count]), code=130 if interrupted else 0)
+
+
+def _share(args: argparse.Namespace) -> float:
+    """Return the share of a processor that scoring may take. Raises BadArgument."""
+    if args.evaluate_share is not None:
+        return float(args.evaluate_share)
+    said = from_environment("EVALUATE_SHARE", f"{SHARE:g}")
+    try:
+        return number(-1.0, 1.0)(said)
+    except argparse.ArgumentTypeError as error:
+        raise BadArgument(reason=f"EDGECLOUD_EVALUATE_SHARE: {error}", fix="write a number such as 0.05; 0 scores nothing") from None

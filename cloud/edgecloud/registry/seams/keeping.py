@@ -82,6 +82,15 @@ class Sketches(Protocol):
     def missing(self, after: int, limit: int) -> list[int]:
         """Return the next verified versions behind a row's id that have no sketch, parents first."""
 
+    def models(self) -> dict[bytes, int]:
+        """Return of how many models the newest verified version is on each base that has one."""
+
+    def with_root(self, root: bytes) -> list[int]:
+        """Return the verified versions whose root this is; all versions are looked at."""
+
+    def judged(self) -> int:
+        """Return the row's id up to which no version waits for its verdict."""
+
     def drop(self) -> int:
         """Forget all sketches, and return how many there were."""
 

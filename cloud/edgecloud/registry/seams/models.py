@@ -13,6 +13,7 @@ from edgecloud.registry.rows import (
     HeadRow,
     LineageRow,
     LineageStanding,
+    MergeRow,
     ModelWish,
     NewVersion,
     PresenceRow,
@@ -49,6 +50,21 @@ class Bases(Protocol):
     def named(self, name: str) -> Base | None: ...
 
     def all(self) -> list[Base]: ...
+
+
+class Merges(Protocol):
+    """Files that were made as averages of versions, by digest; write-once. A base of such a file has these versions as its parents."""
+
+    def add(self, merge: MergeRow, parents: Mapping[int, int]) -> bool:
+        """Keep what a file was made of: weights by version; and return whether it was new: an equal file may be made in two ways."""
+
+    def of(self, file: bytes) -> MergeRow | None: ...
+
+    def parents(self, file: bytes) -> dict[int, int]:
+        """Return the weights by version of those that are not erased."""
+
+    def made_of(self, version: int) -> list[MergeRow]:
+        """Return the merges that a version is in."""
 
 
 class Lineages(Protocol):

@@ -8,9 +8,10 @@ from typing import Protocol
 from edgecloud.registry.blobs import BlobStore
 from modelwire.wire.signing import Fleet
 
+from .evaluations import Evaluations
 from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from .keeping import Policies, Sketches, States
-from .models import Bases, Lineages, Tallies, Versions
+from .models import Bases, Lineages, Merges, Tallies, Versions
 from .probing import Intermediates, ProbeSets
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
@@ -22,6 +23,7 @@ class Store(Protocol):
     trusts: Trusts
     acts: Acts
     bases: Bases
+    merges: Merges
     devices: Devices
     lineages: Lineages
     versions: Versions
@@ -37,6 +39,7 @@ class Store(Protocol):
     log: Log
     states: States
     policies: Policies
+    evaluations: Evaluations
     sketches: Sketches
     probes: ProbeSets
     intermediates: Intermediates

@@ -16,6 +16,7 @@ OF_DEVICE = {
     "annotation": "OLD.kind <> 'base' AND (OLD.object = e.device OR substr(OLD.object, 1, length(e.device) + 1) = e.device || '/')",
 }
 _ERASED = "EXISTS (SELECT 1 FROM erasure e WHERE {})"
+UNLESS_ERASED = f"NOT {_ERASED.format(_OF_VERSION)}"  # of a table that came later, whose rows are of a version
 _GONE = "EXISTS (SELECT 1 FROM thinned t WHERE t.version_id = OLD.version_id AND t.gone = 1)"
 # A blob that somebody needs is never put on the list of those that go.
 NEEDED = (

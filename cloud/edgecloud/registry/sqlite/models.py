@@ -1,4 +1,4 @@
-"""Bases, devices, lineages and versions in SQLite: what is never forgotten."""
+"""Bases, merges, lineages and versions in SQLite: what is never forgotten."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from pathlib import Path
 
 from edgecloud.registry.rows import (
     Base,
-    DeviceKey,
     Epoch,
     HeadRow,
     LineageRow,
     LineageStanding,
+    MergeRow,
     ModelWish,
     NewVersion,
     PresenceRow,
-    Rejection,
     Status,
     VersionRow,
 )
@@ -80,53 +79,37 @@ class SqliteBases:
         return [Base(*row) for row in self._database.all(f"{self._ALL} ORDER BY name")]
 
 
-class SqliteDevices:
-    """Implements Devices."""
-
-    _KEYS = "SELECT id, device, key, added_at, revoked_at FROM device_key"
+class SqliteMerges:
+    """Implements Merges."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, device: str, key: bytes, now: int) -> None:
+    def add(self, merge: MergeRow, parents: Mapping[int, int]) -> bool:
+        m = merge
         with self._database.transaction():
-            self._database.run("INSERT INTO device VALUES (?, ?) ON CONFLICT DO NOTHING", device, now)
-            self._database.run("INSERT INTO device_key (device, key, added_at) VALUES (?, ?, ?)", device, key, now)
+            new = "INSERT INTO merge VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+            if not self._database.run(new, m.file, m.base, m.rule, m.versions, m.at):
+                return False
+            for version, weight in sorted(parents.items()):
+                self._database.run("INSERT INTO merged_from VALUES (?, ?, ?)", m.file, version, weight)
+        return True
 
-    def keys(self, device: str) -> list[DeviceKey]:
-        return [DeviceKey(*row) for row in self._database.all(f"{self._KEYS} WHERE device = ? ORDER BY id", device)]
+    def of(self, file: bytes) -> MergeRow | None:
+        row = self._database.maybe("SELECT file, base, rule, versions, at FROM merge WHERE file = ?", file)
+        return None if row is None else MergeRow(*row)
 
-    def revoke(self, device: str, now: int, key: bytes | None = None) -> int:
-        only, values = ("", []) if key is None else (" AND key = ?", [key])
-        return self._database.run(
-            f"UPDATE device_key SET revoked_at = ? WHERE device = ? AND revoked_at IS NULL{only}", now, device, *values
-        )
+    def parents(self, file: bytes) -> dict[int, int]:
+        rows = self._database.all("SELECT version_id, weight FROM merged_from WHERE file = ? ORDER BY version_id", file)
+        return {int(row[0]): int(row[1]) for row in rows}
 
-    def owner(self, key: bytes) -> str | None:
-        row = self._database.maybe("SELECT device FROM device_key WHERE key = ? AND revoked_at IS NULL", key)
-        return None if row is None else str(row[0])
-
-    def reject(self, device: str, key: bytes, now: int) -> None:
-        with self._database.transaction():
-            self._database.run("INSERT INTO rejection VALUES (?, ?, ?) ON CONFLICT DO NOTHING", device, key, now)
-            self._database.run("DELETE FROM quarantine WHERE device = ? AND kind = 'hello' AND mark = ?", device, key)
-
-    def rejections(self, device: str | None = None) -> list[Rejection]:
-        where, values = ("WHERE device = ?", [device]) if device is not None else ("", [])
-        rows = self._database.all(f"SELECT device, key, at FROM rejection {where} ORDER BY device, at, key", *values)
-        return [Rejection(*row) for row in rows]
-
-    def is_rejected(self, device: str, key: bytes) -> bool:
-        return self._database.maybe("SELECT 1 FROM rejection WHERE device = ? AND key = ?", device, key) is not None
-
-    def names(self) -> list[str]:
-        return [str(name) for (name,) in self._database.all("SELECT name FROM device ORDER BY name")]
-
-    def all_keys(self) -> dict[str, list[DeviceKey]]:
-        out: dict[str, list[DeviceKey]] = {name: [] for name in self.names()}
-        for row in self._database.all(f"{self._KEYS} ORDER BY id"):
-            out.setdefault(row[1], []).append(DeviceKey(*row))
-        return out
+    def made_of(self, version: int) -> list[MergeRow]:
+        rows = self._database.all(
+            "SELECT m.file, m.base, m.rule, m.versions, m.at FROM merged_from f JOIN merge m ON m.file = f.file"
+            " WHERE f.version_id = ? ORDER BY m.at, m.file",
+            version,
+        )  # fmt: skip
+        return [MergeRow(*row) for row in rows]
 
 
 class SqliteLineages:

@@ -122,6 +122,8 @@ class SqliteProbeSets:
             held = "SELECT 1 FROM probe p LEFT JOIN probe_removed r ON r.probe = p.id WHERE p.digest = ? AND r.at IS NULL"
             if self._database.maybe(held, probe.digest) is None:
                 self._database.run("DELETE FROM observed WHERE probe = ?", probe.digest)
+                for table in ("evaluation", "base_evaluation"):
+                    self._database.run(f"DELETE FROM {table} WHERE probes = ?", probe.digest)
                 self._database.run("DELETE FROM probe_bytes WHERE digest = ?", probe.digest)
 
     def _row(self, row: Row) -> ProbeRow:

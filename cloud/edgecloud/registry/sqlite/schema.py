@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgecommon.sqlite import Database, in_memory
 from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
 
-from . import deleting, probing, sketches, tallies, views
+from . import deleting, evaluations, probing, sketches, tallies, views
 from . import tables as tables_of
 from .database import no_registry
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 17  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 19  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
@@ -96,6 +96,12 @@ def steps(migrations: Migrations) -> None:
         _run(tables, tallies.TABLES)
         tallies.count_all(tables)
 
+    _steps_of_comparing(migrations)
+
+
+def _steps_of_comparing(migrations: Migrations) -> None:
+    """Say the same of what comparing needs."""
+
     @migrations(name="m016_sketches")
     def m016_sketches(tables: Any) -> None:
         _run(tables, sketches.TABLES)
@@ -105,6 +111,17 @@ def steps(migrations: Migrations) -> None:
         _run(tables, probing.TABLES)
         _keep(tables, *probing.WRITE_ONCE)
         probing.hold_bytes(tables, _trigger)
+
+    @migrations(name="m018_evaluations")
+    def m018_evaluations(tables: Any) -> None:
+        _run(tables, evaluations.TABLES)
+
+    @migrations(name="m019_merges")
+    def m019_merges(tables: Any) -> None:
+        _run(tables, tables_of.MERGES)
+        _keep(tables, "merge")
+        tables.execute(_trigger("merged_from", "no_update", "UPDATE", "1"))
+        tables.execute(_trigger("merged_from", "no_delete", "DELETE", deleting.UNLESS_ERASED))
 
 
 def check(database: Database) -> bool:

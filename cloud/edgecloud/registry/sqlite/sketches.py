@@ -64,6 +64,20 @@ class SqliteSketches:
         )  # fmt: skip
         return [int(row[0]) for row in rows]
 
+    def models(self) -> dict[bytes, int]:
+        rows = self._database.all(
+            f"SELECT v.base, count(*) FROM (SELECT ({_NEWEST}) AS id FROM lineage l) n JOIN version v ON v.id = n.id GROUP BY v.base"
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def with_root(self, root: bytes) -> list[int]:
+        rows = self._database.all("SELECT id FROM version WHERE root = ? AND status = 'verified' ORDER BY id", root)
+        return [int(row[0]) for row in rows]
+
+    def judged(self) -> int:
+        first = "SELECT min(id) - 1 FROM version WHERE status = 'stored'"
+        return self._database.number(f"SELECT coalesce(({first}), (SELECT max(id) FROM version), 0)")
+
     def drop(self) -> int:
         return self._database.run("DELETE FROM sketch")
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from edgecloud.registry.blobs import BlobStore, DatabaseBlobs, FileBlobs, TieredBlobs
 from edgecloud.registry.lock import lock_schema
 from edgecloud.registry.rows import TrustRow
+from edgecloud.registry.seams.evaluations import Evaluations
 from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from edgecloud.registry.seams.keeping import Policies, Sketches, States
-from edgecloud.registry.seams.models import Bases, Lineages, Tallies, Versions
+from edgecloud.registry.seams.models import Bases, Lineages, Merges, Tallies, Versions
 from edgecloud.registry.seams.probing import Intermediates, ProbeSets
 from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
@@ -24,16 +25,17 @@ from modelwire.wire.signing import Fleet
 
 from . import schema
 from .database import open_database, problems, require_no_sides
+from .evaluations import SqliteEvaluations
 from .inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
 from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
-from .models import SqliteBases, SqliteDevices, SqliteLineages, SqliteVersions
+from .models import SqliteBases, SqliteLineages, SqliteMerges, SqliteVersions
 from .probing import SqliteIntermediates, SqliteProbeSets
 from .sketches import SqliteSketches
 from .tallies import SqliteTallies, wrong_tallies
 from .thinning import SqliteErasures, SqliteThinnings
-from .trusts import SqliteActs, SqliteTrusts
+from .trusts import SqliteActs, SqliteDevices, SqliteTrusts
 from .views import wrong_scores
 
 FILES_FROM = 4 * 1024 * 1024  # bytes; a fsynced file costs ten commits below this, nothing above (measured)
@@ -55,6 +57,7 @@ class SqliteStore:
         self.trusts: Trusts = SqliteTrusts(database, self.log)
         self.acts: Acts = SqliteActs(database, self.log)
         self.bases: Bases = SqliteBases(database)
+        self.merges: Merges = SqliteMerges(database)
         self.devices: Devices = SqliteDevices(database)
         self.lineages: Lineages = SqliteLineages(database, self.log)
         self.versions: Versions = SqliteVersions(database, self.log)
@@ -70,6 +73,7 @@ class SqliteStore:
         self.files = FileBlobs(blob_folder(database.path))
         self.states: States = SqliteStates(database, FileBlobs(state_folder(database.path)), files_from)
         self.policies: Policies = SqlitePolicies(database)
+        self.evaluations: Evaluations = SqliteEvaluations(database)
         self.sketches: Sketches = SqliteSketches(database)
         self.probes: ProbeSets = SqliteProbeSets(database)
         self.intermediates: Intermediates = SqliteIntermediates(database)

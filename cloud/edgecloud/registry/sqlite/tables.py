@@ -323,3 +323,21 @@ CREATE TABLE erasure (
   record BLOB NOT NULL
 )
 """
+
+# What merges made, by the digest of the file: a base of that file is one. Of the versions that it was made of those of an erased device go.
+MERGES = """
+CREATE TABLE merge (
+  file BLOB PRIMARY KEY CHECK (length(file) = 32),
+  base BLOB NOT NULL REFERENCES base ("commit"),
+  rule TEXT NOT NULL CHECK (rule IN ('mean', 'weighted')),
+  versions INTEGER NOT NULL CHECK (versions > 1),
+  at INTEGER NOT NULL
+);
+CREATE TABLE merged_from (
+  file BLOB NOT NULL REFERENCES merge (file),
+  version_id INTEGER NOT NULL REFERENCES version (id),
+  weight INTEGER NOT NULL CHECK (weight > 0),
+  PRIMARY KEY (file, version_id)
+);
+CREATE INDEX merged_from_version ON merged_from (version_id)
+"""

@@ -1,0 +1,130 @@
+"""The nearest versions: shortlisted by sketches, ordered by exact distance; what can't be compared is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgecloud.keeping.sketching import SketchMaker
+from edgecloud.registry import SqliteStore
+from edgecloud.searching import gathering, nearest
+from edgecloud.sketches import counting, measuring
+from edgecloud.versions import naming
+from modelwire.errors import BadArgument, UnknownVersion
+from modelwire.update.manifest import manifest_of
+from tests.edgecloud.centre import Centre, add_base, make_registry
+from tests.edgecloud.desk import Desk
+from tests.edgecloud.device import TINY, Base, ScriptedDevice
+
+from .fleet import planted
+
+
+def names(found: nearest.Search) -> list[str]:
+    return [str(one) for one in found.neighbours]
+
+
+def place(store: SqliteStore, name: str) -> naming.Place:
+    return naming.find(store, naming.parse(name))
+
+
+def test_the_nearest_device_comes_first_with_its_exact_distance(tmp_path: Path) -> None:
+    centre, devices = planted(tmp_path / "fleet.db")
+    store = centre.store
+    found = nearest.nearest(store, place(store, "pi-1"))
+    assert names(found) == ["pi-2/digits@3", "pi-3/digits@3"]
+    for one in found.neighbours:
+        apart = measuring.apart(devices["pi-1"].state, devices[one.lineage.device].state)
+        assert one.apart == apart and one.guessed > 0
+    assert found.elsewhere == {"tall": 1} and (found.compared, found.measured, found.unsketched) == (3, 2, 0)
+    assert found.from_base == measuring.apart(devices["pi-1"].state, devices["pi-1"].state.at_base()).distance
+    everywhere = nearest.nearest(store, place(store, "pi-1@2"), every=True, count=4)
+    assert names(everywhere)[0] in ("pi-1/digits@3", "pi-2/digits@2") and len(everywhere.neighbours) == 4
+    exact = nearest.nearest(store, place(store, "pi-1@2"), every=True, count=4, exact=True)
+    assert exact.measured == 8 and names(exact) == names(everywhere)
+    assert [one.apart.squared for one in exact.neighbours] == sorted(one.apart.squared for one in exact.neighbours)
+
+
+def test_the_base_itself_has_neighbours(tmp_path: Path) -> None:
+    centre, _ = planted(tmp_path / "fleet.db")
+    found = nearest.nearest(centre.store, place(centre.store, "pi-1@base"), every=True, count=1)
+    assert found.from_base == 0 and names(found)[0].endswith("@1")
+
+
+def test_sketches_that_were_lost_are_made_again(tmp_path: Path) -> None:
+    centre, _ = planted(tmp_path / "fleet.db")
+    store = centre.store
+    right = dict(store.sketches.every(place(store, "pi-1").base))
+    found = names(nearest.nearest(store, place(store, "pi-1")))
+    store.sketches.drop()
+    said: list[tuple[int, int]] = []
+    assert names(nearest.nearest(store, place(store, "pi-1"), progress=lambda *n: said.append(n))) == found
+    assert said[:3] == [(1, 3), (2, 3), (3, 3)] and store.sketches.missing(0, 99)
+    gathered = gathering.gather(store, place(store, "pi-1").base, every=True)
+    assert {id: counting.encode(s) for id, s in zip(gathered.ids, gathered.sketches, strict=True)} == right
+    maker = SketchMaker(store)
+    assert maker.waiting() and maker.run() == 12 and maker.run() is None and not maker.waiting()
+    assert dict(store.sketches.every(place(store, "pi-1").base)) == right
+
+
+def test_sketches_of_snapshots_recipes_and_roll_backs_are_made_of_what_they_say(tmp_path: Path) -> None:
+    centre = Centre(make_registry(tmp_path / "fleet.db", Base.of()))
+    device = centre.meet(ScriptedDevice(Base.of()))
+    sent = [device.train(), device.snapshot(), device.learn(range(20)), device.train(), device.snapshot(), device.train()]
+    centre.deliver(device, *sent)
+    assert all(one.ok for one in centre.rebuild())
+    store = centre.store
+    right = store.sketches.of(list(range(1, 7)))
+    assert len(right) == 6 and store.sketches.drop() == 6
+    maker = SketchMaker(store)
+    while maker.run() is not None:
+        pass
+    assert store.sketches.of(list(range(1, 7))) == right
+
+
+def test_a_maker_that_is_stopped_keeps_what_it_made(tmp_path: Path) -> None:
+    centre, _ = planted(tmp_path / "fleet.db")
+    centre.store.sketches.drop()
+    asked = iter([False, False, False, True])
+    maker = SketchMaker(centre.store, stopping=lambda: next(asked, True))
+    assert maker.run() == 2 and maker.run() is None and len(centre.store.sketches.missing(0, 99)) == 10
+
+
+def test_a_version_that_cant_be_rebuilt_is_named_and_the_others_are_measured(tmp_path: Path) -> None:
+    centre, _ = planted(tmp_path / "fleet.db")
+    store = centre.store
+    row = place(store, "pi-2@1").version
+    assert row is not None
+    for name, _ in (triggers := store.database.all("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")):
+        store.database.run(f"DROP TRIGGER {name}")
+    store.database.run("UPDATE blob SET bytes = x'00' WHERE sha256 = ?", row.blob)
+    for _, made in triggers:
+        store.database.run(made)
+    found = nearest.nearest(store, place(store, "pi-1"))
+    assert names(found) == ["pi-3/digits@3"] and found.unmeasured[0][0] == "pi-2/digits@3" and found.unmeasured[0][1]
+
+
+def test_a_base_without_a_lattice_has_no_neighbours(tmp_path: Path) -> None:
+    base = Base.of()
+    base.manifest = manifest_of(TINY.read_bytes(), exact=True)
+    store = make_registry(tmp_path / "fleet.db", None)
+    add_base(store, base)
+    centre = Centre(store)
+    device = centre.meet(ScriptedDevice(base))
+    with pytest.raises(BadArgument, match="on a lattice"):
+        nearest.nearest(store, naming.find(store, naming.parse(f"{device.name}@base")))
+    assert SketchMaker(store).run() is None
+
+
+def test_the_command_says_what_was_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    planted(tmp_path / "fleet.db")[0].store.close()
+    monkeypatch.chdir(tmp_path)
+    desk = Desk(tmp_path, capsys)
+    text = desk.ok("nearest", "pi-1", "--db", "fleet.db")
+    assert "pi-2/digits@3" in text and "were measured exactly" in text and "1 on 'tall'" in text
+    assert max(len(line) for line in text.split("\n\n")[0].splitlines()) <= 80
+    document = desk.json("nearest", "pi-1@2", "--all-versions", "--count", "2", "--exact", "--db", "fleet.db")
+    assert document["of"] == "pi-1/digits@2" and len(document["nearest"]) == 2 and document["measured"] == 8  # type: ignore[arg-type]
+    assert desk.error("nearest", "pi-9", "--db", "fleet.db")["error"] == UnknownVersion.__name__
+    assert desk.run("nearest", "pi-1", "--count", "0", "--db", "fleet.db")[0] == 2
+    assert "sketches of" not in desk.ok("compact", "--db", "fleet.db")
