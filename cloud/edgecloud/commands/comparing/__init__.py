@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["cluster", "compare", "drift", "identify", "nearest", "probes"]
+__all__ = ["cluster", "compare", "drift", "identify", "nearest", "plots", "probes"]
