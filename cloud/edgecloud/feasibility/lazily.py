@@ -120,7 +120,7 @@ def _fits(rows: sets.ProbeSet, bases: LoadedBases, commit: bytes) -> bool:
 
 
 class ScoringThread:
-    """The thread. opened: opens the registry for it. stopping: asked often. share: of one processor's time, above 0 and up to 1."""
+    """The thread. opened: opens the registry for it. stopping: asked often. share: of one processor's time, up to 1; 0: none."""
 
     def __init__(
         self, path: Path, opened: Callable[[], SqliteStore], stopping: Callable[[], bool], *, share: float = SHARE,
@@ -134,7 +134,9 @@ class ScoringThread:
         self._thread = threading.Thread(target=self._run, name="edgecloud-scoring", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """Begin; with no share of the time it has nothing to do."""
+        if self._share > 0:
+            self._thread.start()
 
     def join(self) -> None:
         """Wait for its end, once it was asked to stop."""

@@ -142,17 +142,14 @@ class Ingester:
             beside = KeepingThread(
                 self._path, self._open, lambda: self._stopping, self._letting_go, self._sketching, clock=self._clock, busy=self._is_busy
             )
-            scoring = ScoringThread(
-                self._path, self._open, lambda: self._stopping, share=self._pace.evaluate or 1.0, clock=self._clock
-            )  # fmt: skip
+            scoring = ScoringThread(self._path, self._open, lambda: self._stopping, share=self._pace.evaluate, clock=self._clock)
             try:
                 told = self._voice.look(store, int(self._clock()))
                 store.files.sweep(before=self._clock() - 3600)
                 rebuild.start()
                 if self._patient:
                     beside.start()
-                    if self._pace.evaluate:
-                        scoring.start()
+                    scoring.start()
                 ingest = Ingest(store, self._bounds, secret=self._secret, certificates=self._certificates)
                 ingest.catch_up()
                 require_signed(store, ingest.admissions, self._path)

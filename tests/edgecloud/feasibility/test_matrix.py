@@ -17,8 +17,12 @@ from edgecloud.probes import sets
 from edgecloud.registry import SqliteStore, open_registry
 from edgecommon.runtime import load
 from modelwire.errors import BadArgument
+from tests.edgecloud.centre import sign
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.feasibility.liars import LIAR, PROBES, Car, planted
+from tests.edgecloud.hearing import until
+from tests.edgecloud.intake.test_service import QUICK, Running
+from tests.edgecloud.memory import MemoryBroker
 
 
 @pytest.mark.slow("rebuilds and scores thirteen models, and asks seven commands about them", seconds=8)
@@ -161,6 +165,17 @@ def test_new_versions_are_scored_beside_and_older_ones_are_left(tmp_path: Path) 
     due = lazily.DueVersions(store).next()
     assert due is not None and due.ids == (new[1],)  # the newest of each model first
     scoring(store, lambda: not store.evaluations.missing(digest, new))
+    store.close()
+
+
+@pytest.mark.slow("an ingester starts a process that scores a fleet", seconds=4)
+def test_an_ingester_scores_beside_its_work_when_it_has_a_share(tmp_path: Path) -> None:
+    store = planted(tmp_path, rows=4)
+    heads, digest = [row.id for _, row in evaluating.heads(store, "digits")], store.probes.all()[0].digest
+    sign(store)
+    running = Running(store.database.path, MemoryBroker(), pace=replace(QUICK, evaluate=1.0)).start()
+    until(lambda: running.error is not None or not store.evaluations.missing(digest, heads))
+    assert running.stop().error is None
     store.close()
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from edgecloud.registry import SqliteStore
@@ -18,6 +19,7 @@ from tests.edgecloud.centre import Centre, add_base, damage, make_registry
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import Base, ScriptedDevice
 from tests.planted import WORLDS, Plan, PlantedFleet, fleet, rand_index
+from tests.worlds import MODELS
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +33,27 @@ def store(planted: PlantedFleet) -> Iterator[SqliteStore]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def found(planted: PlantedFleet) -> Clustered:
+    with closing(planted.open()) as store:
+        return cluster.cluster(store)
+
+
 def agreement(found: Clustered, planted: PlantedFleet) -> float:
     pairs = [(cohort.number, planted.worlds[lineage.device]) for cohort in found.cohorts for lineage, _ in cohort.members]
     assert len(pairs) == len(planted.worlds)
     return rand_index([number for number, _ in pairs], [world for _, world in pairs])
 
 
-def test_the_cohorts_are_the_worlds_by_weights_and_by_sketches(store: SqliteStore, planted: PlantedFleet) -> None:
-    found = cluster.cluster(store)
+def test_the_cohorts_are_the_worlds_by_weights_and_by_sketches(store: SqliteStore, planted: PlantedFleet, found: Clustered) -> None:
     assert agreement(found, planted) >= 0.95 and found.whole
     with mock.patch.object(cluster, "WHOLE", 0):
         by_sketches = cluster.cluster(store)
     assert agreement(by_sketches, planted) >= 0.95 and not by_sketches.whole
 
 
-def test_each_cohort_says_what_was_planted_and_of_the_mirror_that_no_field_tells(store: SqliteStore, planted: PlantedFleet) -> None:
-    for cohort in cluster.cluster(store).cohorts:
+def test_each_cohort_says_what_was_planted_and_of_the_mirror_that_no_field_tells(planted: PlantedFleet, found: Clustered) -> None:
+    for cohort in found.cohorts:
         world = WORLDS[planted.worlds[cohort.members[0][0].device]]
         told = [reason.field for reason in cohort.reasons]
         assert set(world.biases) - set(told) <= {"channels.contrast"}, (world.name, told)
@@ -105,7 +112,7 @@ def test_what_is_in_no_cohort_is_said(tmp_path: Path) -> None:
     centre.deliver(back, back.snapshot())
     centre.rebuild()
     blob = store.versions.of(store.lineages.get("broken", "digits").id)[0].blob  # type: ignore[union-attr]
-    damage(store, "UPDATE blob SET data = zeroblob(length(data)) WHERE digest = ?", blob)
+    damage(store, "UPDATE blob SET bytes = zeroblob(length(bytes)) WHERE sha256 = ?", blob)
     found = cluster.cluster(store)
     assert (found.silent, found.at_base, found.left_out) == (("silent",), ("back",), ("broken",))
     assert sum(len(cohort.members) for cohort in found.cohorts) == 2
@@ -114,9 +121,9 @@ def test_what_is_in_no_cohort_is_said(tmp_path: Path) -> None:
 
 
 def test_only_models_of_one_base_are_compared_and_of_one_name(tmp_path: Path) -> None:
-    base, other = Base.of(), Base.of(Path(__file__).parents[2] / "models" / "mixed.tflite")
+    base, other = Base.of(), Base.of(MODELS / "digits.tflite")
     store = make_registry(tmp_path / "fleet.db", base)
-    add_base(store, other, "mixed")
+    add_base(store, other, "larger")
     centre = Centre(store)
     for name, of in (("a", base), ("b", base), ("c", other), ("d", other)):
         device = centre.meet(ScriptedDevice(of, name=name))
@@ -138,9 +145,31 @@ def test_cards_that_lie_or_can_t_be_read_do_no_harm(tmp_path: Path) -> None:
     store = make_registry(tmp_path / "fleet.db", base)
     centre = Centre(store)
     hostile: list[object] = [b"\xff" * 40, 7, card_of(3, tags={"light": ["\u2066x"[1:], "y", "z"]}).encode(), card_of(0).encode()]
-    for number, card in enumerate(hostile * 2):
+    hostile += [card_of(64, tags={f"t{k}": [f"{number}-{k}-{i}" for i in range(64)] for k in range(4)}).encode() for number in range(12)]
+    for number, card in enumerate(hostile):
         device = centre.meet(ScriptedDevice(base, name=f"d{number}"))
         centre.deliver(device, device.train(density=0.5, extension={"card": card}))
     centre.rebuild()
-    assert sum(len(cohort.members) for cohort in cluster.cluster(store).cohorts) == 8
+    assert sum(len(cohort.members) for cohort in cluster.cluster(store).cohorts) == 16
+    store.close()
+
+
+def test_a_device_that_widens_its_units_without_end_spoils_no_one_s_cohort(tmp_path: Path) -> None:
+    base = Base.of()
+    store = make_registry(tmp_path / "fleet.db", base)
+    centre = Centre(store)
+    devices = [centre.meet(ScriptedDevice(base, name=f"d{number}")) for number in range(6)]
+    for device in devices[1:]:
+        centre.deliver(device, device.train(density=0.5))
+    wide = devices[0]
+    wide.state.exponents[0] = 90
+    wide.state.integers[0][:] = 1 << 20
+    wide.state.weights[0][:] = wide.state.base[0] + np.float32(2.0**110)
+    wide.state.fingerprint = wide.state.measure_fingerprint()
+    centre.deliver(wide, wide.snapshot())
+    centre.rebuild()
+    found = cluster.cluster(store)
+    assert sum(len(cohort.members) for cohort in found.cohorts) == len(devices), centre.statuses(wide)
+    assert all(-1 <= cohort.alike <= 1.0001 or len(cohort.members) == 1 for cohort in found.cohorts)
+    assert np.isfinite(cluster.coordinates(wide.state)).all()
     store.close()

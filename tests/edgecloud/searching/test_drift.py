@@ -51,12 +51,10 @@ class Walker:
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Walker:
     """Ten steps of one length, of which the seventh takes the sixth back, and an eleventh that is five times as long."""
     walker = Walker(tmp_path_factory.mktemp("drift") / "fleet.db")
+    way = walker.way()
     for step in range(1, 12):
-        way = walker.way()
-        if step == 7:
-            way = [-move for move in last]
+        way = [-move for move in way] if step == 7 else walker.way()
         walker.go(way, 5.0 if step == 11 else 1.0)
-        last = way
     return walker
 
 
@@ -116,7 +114,7 @@ def test_a_version_that_can_t_be_rebuilt_is_told_by_its_sketch_alone(tmp_path: P
     for _ in range(3):
         walker.go(walker.way())
     rows = walker.store.versions.of(walker.drift().lineage.id)
-    damage(walker.store, "UPDATE blob SET data = zeroblob(length(data)) WHERE digest = ?", rows[1].blob)
+    damage(walker.store, "UPDATE blob SET bytes = zeroblob(length(bytes)) WHERE sha256 = ?", rows[1].blob)
     found = walker.drift()
     assert found.exact is None and found.why and [step.far > 0 for step in found.steps] == [True] * 3
     walker.store.sketches.drop()
