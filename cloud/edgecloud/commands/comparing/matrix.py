@@ -136,8 +136,8 @@ def _summed(summary: Sequence[ContextSummary], classes: bool) -> str:
         return _cell(value, 0, classes).strip()
 
     rows = [
-        (s.context or "all rows", s.n, say(s.base), f"{say(s.low)} to {say(s.high)}", say(s.median), say(s.best_score), _without_model(s.best),
-         say(s.worst_score), _without_model(s.worst))
+        (s.context or "all rows", s.n, say(s.base), f"{say(s.low)} to {say(s.high)}", say(s.median), say(s.best_score),
+         _without_model(s.best), say(s.worst_score), _without_model(s.worst))
         for s in summary
     ]  # fmt: skip
     head = (
