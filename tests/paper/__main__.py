@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import fleet, flow, grid, page, policies, whole
+from . import fleet, floors, flow, grid, page, policies, whole
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "paper"
@@ -61,6 +61,7 @@ def measure(full: bool, *, fresh: bool = False) -> dict[str, Any]:
                 out["flows"].append(_kept(f"{net}-{relation}-{kind}", fresh, partial(_flow, net, file, relation, kind)))
     file = flow.trainable("mobilenet_v2", KEPT)
     out["rates"] = [_kept(f"rate-{relation}-{rate:g}", fresh, partial(_at, rate, relation, file)) for relation in RUNS for rate in RATES]
+    out["floors"] = [_kept("floors-mobilenet_v2", fresh, partial(_floors, "mobilenet_v2", file))]
     for nodes, models in DIST.items() if full else ():
         out["dist"][str(nodes)] = _kept(f"dist-{nodes}", fresh, partial(_dist, nodes, file))
         if out["dist"][str(nodes)]["models"] != models:
@@ -118,6 +119,10 @@ def _at(rate: float, relation: str, file: bytes, folder: Path) -> dict[str, Any]
     moved = page.MMLIB["mobilenet_v2"][relation]["update"][0] * 1e6
     sent = statistics.median(s.sent for s in run.updates)
     return {"relation": relation, "rate": rate, "sent": sent, "over_mmlib": sent / moved, "loss": run.losses[-1]}
+
+
+def _floors(net: str, file: bytes, folder: Path) -> dict[str, Any]:
+    return asdict(floors.measure(net, file, folder))
 
 
 def _dist(nodes: int, file: bytes, folder: Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def tables(figures: Figures) -> dict[str, list[str]]:
     """Return each table's lines by its name."""
     return {
         "flow": _flow_table(figures), "fleet": _fleet_table(figures), "policies": _policy_table(figures), "grid": _grid_table(figures),
-        "dist": _dist_table(figures), "rates": _rate_table(figures),
+        "dist": _dist_table(figures), "rates": _rate_table(figures), "floors": _floor_table(figures),
     }  # fmt: skip
 
 
@@ -112,6 +112,23 @@ def _rate_table(figures: Figures) -> list[str]:
         ("trained", "rate", "bytes of an exact update", "over MMlib's"),
         ((RELATIONS[r["relation"]], f"{r['rate']:g}", _size(r["sent"]), f"{r['over_mmlib']:.2f}") for r in figures["rates"]),
     )
+
+
+FLOORS = {
+    "sent": "as it is sent: byte planes through lz4",
+    "planes": "any coder of single bytes of the planes",
+    "parent": "the same, knowing the exponent of the parent's weight",
+    "scales": "a coder of whole differences, told the update's scale by row and column as well",
+    "factors": "the update foretold as a few outer products, their factors sent, and what is left",
+}
+
+
+def _floor_table(figures: Figures) -> list[str]:
+    rows = []
+    for one in figures["floors"]:
+        moved = MMLIB[one["net"]]["partial"]["update"][0] * 1e6
+        rows += [(NAMES[one["net"]], text, _size(one[name]), f"{one[name] / moved:.3f}") for name, text in FLOORS.items()]
+    return _table(("net", "the least of an exact update of the last layer", "bytes", "over MMlib's"), rows)
 
 
 def _dist_table(figures: Figures) -> list[str]:

@@ -14,7 +14,7 @@ from edgecommon.runtime import load
 from modelwire.planning import PROFILES
 
 pytest.importorskip("ai_edge_litert", reason="the nets are written by its copy of the schema")
-from tests.paper import fleet, grid, nets, page, policies
+from tests.paper import fleet, floors, grid, nets, page, policies
 from tests.paper.__main__ import grid_of
 
 PER = grid.BytesPer(snapshot_weight=1.2, delta_weight=0.0053, exact_weight=1.7, recipe_row=540.0)
@@ -40,6 +40,21 @@ def test_every_cell_of_a_fleet_is_recovered_exactly(kind: str, tmp_path: Path) -
     assert (came.versions, came.exact > 3) == (8, True)
     assert came.loss_after < came.loss_before
     assert came.sent < came.whole
+
+
+def test_the_floors_of_an_update_are_those_of_what_it_holds() -> None:
+    rng = np.random.default_rng(5)
+    bits = np.array([-2.0, -1.0, -1e-45, 0.0, 1e-45, 1.0, 2.0], np.float32)
+    assert (np.diff(floors.ordered(bits)) > 0).all()
+    symbols, half = np.arange(256).repeat(4), np.arange(1024) // 512
+    assert floors.entropy(symbols, np.zeros(1024, np.int64)) == pytest.approx(8 * 1024)
+    assert floors.entropy(symbols, half) == pytest.approx(7 * 1024)  # the context tells one bit
+    parent = rng.standard_normal((120, 300)).astype(np.float32)
+    few = rng.standard_normal((120, 4)) @ rng.standard_normal((4, 300)) * 1e-3  # an update of four samples
+    planes, known, scales, factors = floors.of(parent, (parent + few).astype(np.float32))
+    assert factors < scales < known < planes < 4 * parent.size
+    noise = floors.of(parent, rng.standard_normal((120, 300)).astype(np.float32))
+    assert noise[3] > 2 * factors  # nothing foretells what no training made
 
 
 def test_two_ways_keep_the_promise_for_less_than_all_else() -> None:

@@ -1,4 +1,4 @@
-"""The MQTT transport, over paho: the one module of the centre that knows about a broker.
+"""The MQTT transport, over paho: the one module of the centre that knows about a broker; its client is in paho_client.py.
 
 MQTT 5 is tried first and 3.1.1 after it: some brokers refuse version 5, some never answer it (RabbitMQ 3.10).
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -26,6 +26,7 @@ from edgecommon.reaching import CENTRE, TAKEN_OVER, Trouble
 from modelwire.errors import BadArgument, ModelWireError
 from modelwire.wire import topics
 
+from .paho_client import AGAIN_SECONDS, PahoClient
 from .transport import Delivery
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ log = logging.getLogger("edgecloud.link")
 KEEPALIVE_SECONDS = 60
 CONNECT_SECONDS = 5.0  # from an open socket to the broker's answer
 SESSION_SECONDS = 7 * 24 * 3600  # how long the broker keeps messages for a centre that is down
-AGAIN_SECONDS = 1.0  # after a fault of the MQTT library
 LISTEN_SECONDS = 30.0  # after a broker that does not let the centre listen: its operator may change that
 IN_FLIGHT = 200  # unacknowledged messages that the broker may send; at least a batch, or the flow stops dead
 PASSWORD_GOES = "write mqtt://USER@HOST[:PORT]; the password goes alone into a file of mode 600: --password-file or EDGECLOUD_PASSWORD_FILE"
@@ -70,44 +70,6 @@ class _Token:
     generation: int  # of the connection on which the id means this message
     id: int
     qos: int
-
-
-class _Client(mqtt.Client):
-    """Paho's client with a thread that outlives what goes wrong on it: paho's own ends in silence."""
-
-    on_fault: Callable[[], bool] = staticmethod(lambda: False)  # whether to go on
-    fault: Exception | None = None  # of the last attempt, of which paho says nothing
-
-    def reconnect(self) -> MQTTErrorCode:
-        self.fault = None
-        try:
-            return super().reconnect()
-        except (OSError, ValueError) as error:
-            self.fault = error
-            raise
-
-    def _sock_recv(self, bufsize: int) -> bytes:
-        try:
-            return super()._sock_recv(bufsize)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            self.fault = error
-            raise
-
-    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
-        while True:
-            try:
-                return super().loop_forever(timeout, retry_first_connection)
-            except Exception:
-                log.exception("a fault on the link; connecting anew")
-                time.sleep(AGAIN_SECONDS)
-            if not self.on_fault():
-                return MQTTErrorCode.MQTT_ERR_UNKNOWN
-            try:
-                self.reconnect()  # what was half read goes
-            except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
-                log.warning("it can't be reached: %s", error)
 
 
 class MqttTransport:
@@ -232,7 +194,7 @@ class MqttTransport:
 
     def _build(self) -> mqtt.Client:
         five = self._protocol == mqtt.MQTTv5
-        client = _Client(
+        client = PahoClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=None if five else False,
