@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from edgecloud.feasibility import fitness
 from edgecloud.registry import EvaluationRow, LineageRow, Store, VersionRow
 
 from .fleet import FleetCards
-from .skew import Finding, Judgement
-from .telling import Block
+from .skew import BiasFinding, Judgement
+from .telling import CardBlock
 
 HELPERS = 3  # devices that are named for each lack
 _LABEL = "label"  # the name of a class in contexts of evaluations
@@ -40,7 +41,7 @@ class Lack:
     fleet_share: float  # of the others'
     own: Scored | None  # its model there; None: not scored yet
     base: Scored | None  # the base it started from, there
-    best: Scored | None  # the best model of another device, there
+    best: Scored | None  # the best model of another device, there, but for unfit ones
     seen_by: tuple[tuple[str, int], ...]  # devices that saw it the most, and how many samples
 
 
@@ -48,6 +49,8 @@ def lacks_of(store: Store, fleet: FleetCards, judgement: Judgement) -> list[Lack
     """Return what the biased devices' models lack, those of the largest bias first. Scores are those that were kept: none is measured."""
     out: list[Lack] = []
     heads = {device: head for device, lineage in fleet.lineages.items() if (head := _head(store, lineage)) is not None}
+    if not any(finding.lacks for finding in judgement.biased):
+        return out
     kept = _Scores(store, fleet, heads)
     for finding in judgement.biased:
         for value in finding.lacks:
@@ -55,7 +58,7 @@ def lacks_of(store: Store, fleet: FleetCards, judgement: Judgement) -> list[Lack
     return out
 
 
-def _lack(finding: Finding, value: str, fleet: FleetCards, heads: dict[str, VersionRow], kept: _Scores) -> Lack:
+def _lack(finding: BiasFinding, value: str, fleet: FleetCards, heads: dict[str, VersionRow], kept: _Scores) -> Lack:
     context = context_of(finding.field, value)
     totals = {one.device: _count(one.fields.get(finding.field, ()), value) for one in fleet.told}
     mine, seen = totals[finding.device]
@@ -76,7 +79,7 @@ def context_of(field: str, value: str) -> str:
     return f"{_LABEL if field == 'labels' else field.partition('.')[2]}={value}"
 
 
-def _count(blocks: Iterable[Block], value: str) -> tuple[int, int]:
+def _count(blocks: Iterable[CardBlock], value: str) -> tuple[int, int]:
     """Return the samples of a cell and of the field."""
     held = [block.counts for block in blocks]
     return sum(n for counts in held for key, n in counts.items() if str(key) == value), sum(sum(counts.values()) for counts in held)
@@ -94,6 +97,8 @@ class _Scores:
     def __init__(self, store: Store, fleet: FleetCards, heads: dict[str, VersionRow]) -> None:
         self._store, self._fleet, self._heads = store, fleet, heads
         self._rows: dict[int | bytes, list[EvaluationRow]] = {}
+        found = fitness.unfit(store, [head.id for head in heads.values()])
+        self._unfit = {device for device, head in heads.items() if head.id in found}
 
     def of(self, device: str, context: str) -> tuple[Scored | None, Scored | None, Scored | None]:
         """Return what the device's own model, its base, and the best of the others came to in a context: on one probe set."""
@@ -103,7 +108,7 @@ class _Scores:
         own = max(self._known(head.id, context), key=lambda row: (row.n, row.probes), default=None)
         others = [(name, row) for name, one in self._heads.items() if name != device for row in self._known(one.id, context)]
         probes = own.probes if own else max(((row.n, row.probes) for _, row in others), default=(0, b""))[1]
-        some = [(self._name(name), row) for name, row in others if row.probes == probes]
+        some = [(self._name(name), row) for name, row in others if row.probes == probes and name not in self._unfit]
         best = max(some, key=lambda one: ((one[1].right or 0) / one[1].n, one[0]), default=None)
         base = next((row for row in self._known(head.base, context) if row.probes == probes), None)
         held = self._store.bases.get(head.base)

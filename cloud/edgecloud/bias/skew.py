@@ -30,7 +30,7 @@ _USUAL = 0.05  # share of the fleet from which on a cell is one that a device ca
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BiasFinding:
     """One field of one device against the fleet without it."""
 
     device: str
@@ -56,11 +56,14 @@ class Finding:
         return "another population" if self.psi > ANOTHER else "shifted"
 
 
+Finding = BiasFinding  # the name by which plots know it
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What came of looking at a fleet: all findings, biased ones first, each kind by falling PSI."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[BiasFinding, ...]
     tests: int  # pairs of device and field that were judged
     alarms: float  # share of unbiased fleets that name any device, at most
     traits: tuple[str, ...]  # fields in which each device has one value
@@ -69,7 +72,7 @@ class Judgement:
     alone: tuple[str, ...]  # fields that one device alone tells
 
     @property
-    def biased(self) -> tuple[Finding, ...]:
+    def biased(self) -> tuple[BiasFinding, ...]:
         return tuple(finding for finding in self.findings if finding.beyond)
 
 
@@ -85,7 +88,7 @@ def judged(told: Sequence[Told], axes: dict[str, Channel], fields: Sequence[str]
     tests = sum(len(view.devices) for view in views if view.field not in traits)
     measured = [_Field(view, alarms / max(1, tests), trait=view.field in traits) for view in views]
     corrected = _holm([p for field in measured for p in field.p])
-    out: list[Finding] = []
+    out: list[BiasFinding] = []
     for field in measured:
         out += field.findings(told, corrected[: len(field.p)], alarms)
         corrected = corrected[len(field.p) :]
@@ -201,7 +204,7 @@ class _Field:
         sides = [(counts + 0.5) / (counts.sum(1, keepdims=True) + 0.5 * counts.shape[1]) for counts in (mine, theirs)]
         return np.asarray(((sides[0] - sides[1]) * np.log(sides[0] / sides[1])).sum(1), np.float64)
 
-    def findings(self, told: Sequence[Told], corrected: Sequence[float], alarms: float) -> list[Finding]:
+    def findings(self, told: Sequence[Told], corrected: Sequence[float], alarms: float) -> list[BiasFinding]:
         view, out = self.view, []
         told_at = np.add.reduceat(view.blocks, view.starts, 0)
         free = len(view.cells) - 1
@@ -210,7 +213,7 @@ class _Field:
             effective = size / self.mean_spread[row]
             spread = float((self.totals * self.mean_spread).sum() - size * self.mean_spread[row]) / max(rest, 1e-9)
             others, p = max(1e-9, rest / max(1.0, spread)), corrected[row]
-            found = Finding(
+            found = BiasFinding(
                 told[place].device, view.field, round(size), float(effective), round(rest), float(self.psi[row]),
                 float((1 / max(effective, 1e-9) + 1 / others) * (free + 2 * math.sqrt(2 * free))), float(p), "", math.nan, math.nan,
                 bool(p <= alarms and self.psi[row] > SHIFTED),

@@ -19,7 +19,7 @@ Key = int | str
 
 
 @dataclass(slots=True)
-class Block:
+class CardBlock:
     """Counts of one field over the cards of a stretch of time."""
 
     counts: dict[Key, int] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Block:
         self.cards += 1
         self.hidden += max(0, samples - sum(held.values()))
 
-    def join(self, other: Block) -> None:
+    def join(self, other: CardBlock) -> None:
         """Add what follows."""
         for mine, theirs in ((self.counts, other.counts), (self.certain, other.certain), (self.shown, other.shown)):
             for key, n in theirs.items():
@@ -58,7 +58,7 @@ class Told:
     cards: int = 0
     least: int = 0  # cells below so many samples may be kept back; 0: nothing is
     noise: float = 0.0  # the scale of what is added to counts; 0: nothing is
-    fields: dict[str, list[Block]] = field(default_factory=dict)  # labels, hours, tags.NAME, channels.NAME
+    fields: dict[str, list[CardBlock]] = field(default_factory=dict)  # labels, hours, tags.NAME, channels.NAME
     axes: dict[str, Channel] = field(default_factory=dict)  # of its channels, as the fleet measures them
     odd: set[str] = field(default_factory=set)  # channels of another axis than the fleet's, which are left out
 
@@ -70,22 +70,22 @@ def told_by(device: str, cards: Iterable[Card], axes: dict[str, Channel]) -> Tol
     out = Told(device, sum(card.samples for card in of), len(of), _least(of), noise)
     at_once = max(1, -(-len(of) // BLOCKS))
     for start in range(0, len(of), at_once):
-        here: dict[str, Block] = {}
+        here: dict[str, CardBlock] = {}
         for card in of[start : start + at_once]:
             for name, counts, samples in _histograms(card):
-                here.setdefault(name, Block()).add(counts, samples, noise)
+                here.setdefault(name, CardBlock()).add(counts, samples, noise)
             for sketch in card.sketches:
                 if axes.setdefault(sketch.channel.name, sketch.channel) != sketch.channel:
                     out.odd.add(sketch.channel.name)
                 elif any(sketch.buckets.values()):
                     out.axes[sketch.channel.name] = sketch.channel
-                    _add_sketch(here.setdefault(f"channels.{sketch.channel.name}", Block(level=sketch.level)), sketch, noise)
+                    _add_sketch(here.setdefault(f"channels.{sketch.channel.name}", CardBlock(level=sketch.level)), sketch, noise)
         for name, block in here.items():
             out.fields.setdefault(name, []).append(block)
     return out
 
 
-def leveled(blocks: Sequence[Block]) -> int:
+def leveled(blocks: Sequence[CardBlock]) -> int:
     """Bring a channel's blocks, of all devices, to one width of buckets, as a sketch of them all would have; return its level."""
     level = max(block.level for block in blocks)
     while len({int(key) >> level - block.level for block in blocks for key in block.counts}) > BUCKETS:
@@ -105,15 +105,15 @@ def _histograms(card: Card) -> Iterator[tuple[str, Mapping[Any, int], int]]:
             yield f"tags.{name}", dict(values), card.samples
 
 
-def _add_sketch(block: Block, sketch: Sketch, noise: float) -> None:
-    other = Block(level=sketch.level)
+def _add_sketch(block: CardBlock, sketch: Sketch, noise: float) -> None:
+    other = CardBlock(level=sketch.level)
     other.add(sketch.buckets, sketch.count, noise)
     _widen(other, max(0, block.level - other.level))
     _widen(block, max(0, other.level - block.level))
     block.join(other)
 
 
-def _widen(block: Block, by: int) -> None:
+def _widen(block: CardBlock, by: int) -> None:
     if not by:
         return
     for name in ("counts", "certain", "shown"):

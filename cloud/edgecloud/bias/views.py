@@ -16,7 +16,7 @@ from modelwire.cards.card import HOURS
 from modelwire.cards.sketch import FRACTION, Channel
 
 from .chances import F64
-from .telling import Block, Key, Told, leveled
+from .telling import CardBlock, Key, Told, leveled
 
 EVENTS_MAX = 64  # of a field: classes and values that are rarer in the fleet count as one
 SPAN = 6  # hours in a row that are one event, beside each hour
@@ -93,7 +93,9 @@ def _word(field: str, key: Key) -> str:
     return f"{key:02}" if field == "hours" else str(key)
 
 
-def _events(field: str, keys: Sequence[Key], blocks: Sequence[Block], level: int, axes: dict[str, Channel]) -> tuple[tuple[str, ...], F64]:
+def _events(
+    field: str, keys: Sequence[Key], blocks: Sequence[CardBlock], level: int, axes: dict[str, Channel]
+) -> tuple[tuple[str, ...], F64]:  # fmt: skip
     """Return the names of a field's events, and which cells each holds: [cells, events] of 0 and 1."""
     kind, _, name = field.partition(".")
     if kind == "hours":

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["evaluating", "fitness", "intervals", "lazily", "matrix", "ranking"]
+__all__ = ["evaluating", "fitness", "intervals", "lazily", "matrix", "ranking", "scoring"]

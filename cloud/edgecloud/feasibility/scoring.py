@@ -50,7 +50,7 @@ class Scores:
 
 
 @dataclass(slots=True)
-class Candidate:
+class Contender:
     """A version's weights as far as they are not the base's bits."""
 
     place: int  # in the order in which they were asked for
@@ -78,7 +78,7 @@ def score(
         raise ShapeMismatch(tensor="the probe set", expected="labels y", got="none")
     x, wanted = (x, np.asarray(y)) if rows is None else (x[rows], np.asarray(y)[rows])
     out = empty(len(versions), wanted)
-    groups: dict[bytes, list[Candidate]] = {}
+    groups: dict[bytes, list[Contender]] = {}
     for done, (base, one) in enumerate(_rebuilt(store, versions, bases, out)):
         groups.setdefault(base, []).append(one)
         if progress is not None:
@@ -90,10 +90,10 @@ def score(
 
 def _rebuilt(
     store: Store, versions: Sequence[VersionRow | bytes], bases: materialise.LoadedBases, out: Scores
-) -> Iterator[tuple[bytes, Candidate]]:
+) -> Iterator[tuple[bytes, Contender]]:
     for place, version in enumerate(versions):
         if isinstance(version, bytes):
-            yield version, Candidate(place, {})
+            yield version, Contender(place, {})
             continue
         try:
             state = materialise.rebuild(store, version, bases)
@@ -106,7 +106,7 @@ def _rebuilt(
             for spec, base, weights in zip(schema.tensors, state.base, state.weights, strict=True)
             if base.tobytes() != weights.tobytes()
         }
-        yield state.manifest.commit, Candidate(place, differing)
+        yield state.manifest.commit, Contender(place, differing)
 
 
 def empty(versions: int, wanted: NDArray[np.generic]) -> Scores:
@@ -122,15 +122,15 @@ class Judge:
         self.base, self.x, self.wanted = base, x, wanted
         self.named = {spec.name: held.reshape(spec.shape) for spec, held in zip(base.manifest.schema.tensors, base.weights, strict=True)}
 
-    def judge(self, candidates: Sequence[Candidate], out: Scores) -> None:
+    def judge(self, candidates: Sequence[Contender], out: Scores) -> None:
         """Fill in the scores of these candidates. Raises RuntimeUnusable."""
         groups, alone = self._grouped(candidates)
         cuts = [self._cut(tail) for tail, _ in groups]
         # What is to be run follows from what has come of the models before it: one process runs all of them, one after the other.
-        waiting = deque([*(cut for cut in cuts if cut is not None), *([self._model(Candidate(-1, {}))] if groups else [])])
+        waiting = deque([*(cut for cut in cuts if cut is not None), *([self._model(Contender(-1, {}))] if groups else [])])
         runs = self._run(waiting)
         features = [None if cut is None else next(runs) for cut in cuts]
-        base, again = next(runs) if groups else None, list[tuple[Candidate, Rows]]()
+        base, again = next(runs) if groups else None, list[tuple[Contender, Rows]]()
         for (tail, together), run in zip(groups, features, strict=True):
             given = self.x if tail.cut is None else run.output if run is not None and not run.reason else None
             flat = None if given is None else given.reshape(len(self.x), -1)
@@ -145,9 +145,9 @@ class Judge:
             waiting.append(self._model(one, rows))
             self._again(one, rows, next(runs), out)
 
-    def _grouped(self, candidates: Sequence[Candidate]) -> tuple[list[tuple[tails.Tail, list[Candidate]]], list[Candidate]]:
+    def _grouped(self, candidates: Sequence[Contender]) -> tuple[list[tuple[tails.Tail, list[Contender]]], list[Contender]]:
         """Return the candidates that may share a pass, by where their tails begin, and the others."""
-        groups: dict[int | None, tuple[tails.Tail, list[Candidate]]] = {}
+        groups: dict[int | None, tuple[tails.Tail, list[Contender]]] = {}
         found: dict[frozenset[str], tails.Tail | None] = {}
         alone = []
         for one in candidates:
@@ -170,7 +170,7 @@ class Judge:
         limits = running.RunLimits(seconds=max(running.RunLimits().seconds, SECONDS_A_ROW * len(self.x)))
         return running.outputs(models(), self.x, batches=True, limits=limits)
 
-    def _model(self, one: Candidate, rows: Rows | None = None) -> running.Runnable:
+    def _model(self, one: Contender, rows: Rows | None = None) -> running.Runnable:
         return running.Runnable(f"candidate {one.place}", self.base.file, {**self.named, **one.differing}, rows=rows)
 
     def _cut(self, tail: tails.Tail) -> running.Runnable | None:
@@ -178,14 +178,14 @@ class Judge:
         file = tails.cut_file(self.base.file.data, tail) if tail.cut is not None else None
         return None if file is None else replace(running.of_file("backbone", file), signature=tail.signature)
 
-    def _alone(self, one: Candidate, run: running.ModelRun, out: Scores) -> None:
+    def _alone(self, one: Contender, run: running.ModelRun, out: Scores) -> None:
         if run.output is None:
             out.failed[one.place] = run.reason
             return
         out.whole += 1
         self.put(one.place, run.output, out)
 
-    def _shared(self, tail: tails.Tail, features: F32, together: Sequence[Candidate], out: Scores) -> list[tuple[Candidate, Rows]]:
+    def _shared(self, tail: tails.Tail, features: F32, together: Sequence[Contender], out: Scores) -> list[tuple[Contender, Rows]]:
         """Score candidates by one product. Return which rows of which have to be run whole: rounding could decide them."""
         width, again = products.at_once(len(self.x), tail, self.named), []
         for start in range(0, len(together), width):
@@ -197,7 +197,7 @@ class Judge:
         out.shared += len(together)
         return again
 
-    def _look_closer(self, tail: tails.Tail, features: F32, part: Sequence[Candidate], near: NDArray[np.bool_], out: Scores) -> None:
+    def _look_closer(self, tail: tails.Tail, features: F32, part: Sequence[Contender], near: NDArray[np.bool_], out: Scores) -> None:
         """Decide in float64 what the rough bound left open, and mark in `near` that it is: the bound of these very products is smaller."""
         version, row = np.nonzero(near & np.isfinite(out.loss[[one.place for one in part]]))
         if not len(row) or tail.last != SOFTMAX or out.right is None:
@@ -212,7 +212,7 @@ class Judge:
         out.right[places, row[sure]] = ahead[sure] > 0
         near[version[sure], row[sure]] = False
 
-    def _again(self, one: Candidate, rows: Rows, run: running.ModelRun, out: Scores) -> None:
+    def _again(self, one: Contender, rows: Rows, run: running.ModelRun, out: Scores) -> None:
         """Take in the rows that were run whole since rounding could decide them."""
         if run.output is None:
             out.failed[one.place] = run.reason

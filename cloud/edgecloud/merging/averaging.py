@@ -27,7 +27,7 @@ _WIDE = 1 << 62  # sums of 64 bits below it can't wrap
 WEIGHTS_BELOW = 1 << 30  # all weights of a merge together
 
 
-class Average:
+class LatticeMean:
     """Takes states of one base, each once, and gives their weighted mean. Holds sums alone: memory does not grow with their number."""
 
     def __init__(self, first: ModelState) -> None:

@@ -15,7 +15,7 @@ _Z = 1.959963984540054  # of a normal distribution, 97.5 %
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class RowScores:
     """How one model does on rows."""
 
     right: Right | None  # [n]; None where rows have targets in the place of classes
@@ -31,7 +31,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class MergeJudgement:
     """A merge beside its base and its parents. Scores are accuracies; of rows with targets they are mean losses, where less is better."""
 
     rows: int
@@ -56,7 +56,7 @@ class Judgement:
         return f"{'better' if better else 'worse'} than the base"
 
 
-def judge(merged: Judged, base: Judged, parents: Mapping[str, Judged], failed: Mapping[str, str]) -> Judgement:
+def judge(merged: RowScores, base: RowScores, parents: Mapping[str, RowScores], failed: Mapping[str, str]) -> MergeJudgement:
     """Return how a merge compares. parents: by name, at least one; failed: those that could not be run, and why."""
     classes = merged.right is not None
     scores = {name: _score(one) for name, one in parents.items()}
@@ -67,7 +67,7 @@ def judge(merged: Judged, base: Judged, parents: Mapping[str, Judged], failed: M
         gained, lost = int((merged.loss < base.loss).sum()), int((merged.loss > base.loss).sum())
     n = len(merged.loss)
     interval = wilson(int(merged.right.sum()), n) if merged.right is not None else None
-    return Judgement(
+    return MergeJudgement(
         n, classes, _score(merged), _score(base), sum(scores.values()) / len(scores), (order[0], scores[order[0]]),
         (order[-1], scores[order[-1]]), interval, gained, lost, sign_test(gained, lost), dict(failed),
     )  # fmt: skip
@@ -91,5 +91,5 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _score(one: Judged) -> float:
+def _score(one: RowScores) -> float:
     return one.mean_loss if one.accuracy is None else one.accuracy

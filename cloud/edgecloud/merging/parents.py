@@ -10,14 +10,14 @@ from edgecloud.versions import cards, materialise, naming
 from modelwire.errors import BadArgument, WrongBase
 from modelwire.lattice.state import ModelState
 
-from .averaging import WEIGHTS_BELOW, Average
+from .averaging import WEIGHTS_BELOW, LatticeMean
 
 MEAN, WEIGHTED = "mean", "weighted"
 RULES = (MEAN, WEIGHTED)
 
 
 @dataclass(frozen=True, slots=True)
-class Parent:
+class MergeParent:
     """One of the versions that a merge is made of."""
 
     lineage: LineageRow
@@ -28,13 +28,13 @@ class Parent:
         return f"{self.lineage}@{self.version.version}"
 
 
-def chosen(store: Store, names: Sequence[str], *, model: str | None = None, weights: Sequence[int] | None = None) -> list[Parent]:
+def chosen(store: Store, names: Sequence[str], *, model: str | None = None, weights: Sequence[int] | None = None) -> list[MergeParent]:
     """Return the versions that names stand for, by device, model and number: DEVICE[/MODEL][@VERSION], the head where none is said.
 
     model: taken where a name says none; weights: one a name, 1 each by default. Raises UnknownVersion, AmbiguousName or Malformed for a
     name; BadArgument for one that is given twice, that is a base, for fewer than two, and for weights that can't be counted.
     """
-    found: dict[int, Parent] = {}
+    found: dict[int, MergeParent] = {}
     if weights is not None and len(weights) != len(names):
         fix = "give each version one weight, in the same order"
         raise BadArgument(reason=f"there are {len(names)} versions and {len(weights)} weights", fix=fix)
@@ -47,7 +47,7 @@ def chosen(store: Store, names: Sequence[str], *, model: str | None = None, weig
         if place.version.id in found:
             fix = "name each version once; --weights says how much one counts"
             raise BadArgument(reason=f"{place} is there twice", fix=fix)
-        found[place.version.id] = Parent(place.lineage, place.version, weight)
+        found[place.version.id] = MergeParent(place.lineage, place.version, weight)
     if len(found) < 2:
         only = f": {next(iter(found.values()))} alone" if found else ""
         fix = "name two versions of one base or more: edgecloud merge --devices A,B --rule mean -o merged.tflite"
@@ -55,7 +55,7 @@ def chosen(store: Store, names: Sequence[str], *, model: str | None = None, weig
     return _in_range(sorted(found.values(), key=_order))
 
 
-def require_mergeable(store: Store, parents: Sequence[Parent], unfit: Mapping[int, str]) -> Base:
+def require_mergeable(store: Store, parents: Sequence[MergeParent], unfit: Mapping[int, str]) -> Base:
     """Return the base that all are on. unfit: why, by version, of those that are.
 
     Raises NotServed for a refused version, BadArgument for one that is not verified or is unfit, WrongBase for those of two bases.
@@ -82,7 +82,7 @@ def require_mergeable(store: Store, parents: Sequence[Parent], unfit: Mapping[in
     return base
 
 
-def weighted_by_samples(store: Store, parents: Sequence[Parent]) -> list[Parent]:
+def weighted_by_samples(store: Store, parents: Sequence[MergeParent]) -> list[MergeParent]:
     """Return the parents, each counting as often as its model has had samples since it left the base, as its cards tell.
 
     Raises BadArgument where no card of one tells a number, or all together are too many.
@@ -100,11 +100,11 @@ def weighted_by_samples(store: Store, parents: Sequence[Parent]) -> list[Parent]
     return _in_range(out)
 
 
-def _order(one: Parent) -> tuple[str, str, int]:
+def _order(one: MergeParent) -> tuple[str, str, int]:
     return one.lineage.device, one.lineage.model, one.version.version
 
 
-def _in_range(parents: list[Parent]) -> list[Parent]:
+def _in_range(parents: list[MergeParent]) -> list[MergeParent]:
     if min(one.weight for one in parents) < 1 or sum(one.weight for one in parents) >= WEIGHTS_BELOW:
         fix = "give whole numbers from 1 on: only their ratios count"
         raise BadArgument(reason=f"weights of a merge are whole numbers from 1 on that sum to less than {WEIGHTS_BELOW}", fix=fix)
@@ -112,13 +112,14 @@ def _in_range(parents: list[Parent]) -> list[Parent]:
 
 
 def averaged(
-    store: Store, parents: Sequence[Parent], bases: materialise.LoadedBases, progress: Callable[[int, int], None] = lambda done, total: None
-) -> ModelState:
+    store: Store, parents: Sequence[MergeParent], bases: materialise.LoadedBases,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ModelState:  # fmt: skip
     """Return the weighted mean of versions, each rebuilt and proven. progress: told versions done and all.
 
     Raises BadArgument where the mean is the base itself, and what keeps a version from being rebuilt.
     """
-    average = Average(bases[parents[0].version.base].state())
+    average = LatticeMean(bases[parents[0].version.base].state())
     for done, one in enumerate(parents):
         average.add(materialise.rebuild(store, one.version, bases), one.weight)
         progress(done + 1, len(parents))
@@ -129,18 +130,18 @@ def averaged(
     return state
 
 
-def keep(store: Store, file: bytes, base: bytes, rule: str, parents: Sequence[Parent], now: int) -> bool:
+def keep(store: Store, file: bytes, base: bytes, rule: str, parents: Sequence[MergeParent], now: int) -> bool:
     """Keep what a file, by its digest, is made of, and return whether that is new: an equal file may have been made of others before."""
     return store.merges.add(MergeRow(file, base, rule, len(parents), now), {one.version.id: one.weight for one in parents})
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class BaseOrigin:
     """What a base was made of."""
 
     merge: MergeRow
     base: str  # name of the base that the versions have in common
-    parents: tuple[Parent, ...]  # those that are not erased, by device, model and number
+    parents: tuple[MergeParent, ...]  # those that are not erased, by device, model and number
 
     @property
     def erased(self) -> int:
@@ -153,7 +154,7 @@ class Origin:
         return f"{rule} of {self.merge.versions} versions of {self.base}{gone}"
 
 
-def origin_of(store: Store, file: bytes) -> Origin | None:
+def origin_of(store: Store, file: bytes) -> BaseOrigin | None:
     """Return what a base's file, by its digest, was made of; None where it is no merge of this registry."""
     merge = store.merges.of(file)
     if merge is None:
@@ -162,9 +163,9 @@ def origin_of(store: Store, file: bytes) -> Origin | None:
     for id, weight in store.merges.parents(file).items():
         version = store.versions.by_id(id)
         if version is not None:
-            parents.append(Parent(store.lineages.by_id(version.lineage), version, weight))
+            parents.append(MergeParent(store.lineages.by_id(version.lineage), version, weight))
     parents.sort(key=_order)
-    return Origin(merge, _named(store, merge.base), tuple(parents))
+    return BaseOrigin(merge, _named(store, merge.base), tuple(parents))
 
 
 def _named(store: Store, commit: bytes) -> str:

@@ -55,7 +55,7 @@ class Nearness:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class ProbeAgreement:
     """What two models make of one probe set."""
 
     n: int
@@ -69,7 +69,7 @@ class Agreement:
     calibration_b: float | None = None
 
 
-def agreement(a: F32, b: F32, probes: ProbeSet) -> Agreement:
+def agreement(a: F32, b: F32, probes: ProbeSet) -> ProbeAgreement:
     """Return how two models' outputs for all rows of a set compare. a, b: float32 [n, ...] of one shape, finite."""
     flat_a, flat_b = (np.asarray(one, np.float64).reshape(len(probes), -1) for one in (a, b))
     apart = np.abs(flat_a - flat_b)
@@ -77,17 +77,17 @@ def agreement(a: F32, b: F32, probes: ProbeSet) -> Agreement:
     if probes.kind == "targets":
         assert probes.y is not None
         same = int((apart.max(1) == 0).sum())
-        return Agreement(len(probes), same, False, largest, mean, nearness=_nearness(flat_a, flat_b, probes))
+        return ProbeAgreement(len(probes), same, False, largest, mean, nearness=_nearness(flat_a, flat_b, probes))
     said_a, said_b = predicted(flat_a), predicted(flat_b)
     same = int((said_a == said_b).sum())
     labels = probes.labels
     if labels is None:
-        return Agreement(len(probes), same, True, largest, mean)
+        return ProbeAgreement(len(probes), same, True, largest, mean)
     right_a, right_b = said_a == labels, said_b == labels
     rows = [_accuracies(of, right_a[i], right_b[i]) for of, i in groups(probes)]
     rows = [replace(rows[0]), *(replace(r, p=p) for r, p in zip(rows[1:], holm([r.p for r in rows[1:]]), strict=True))]
     calibrated = [_calibration(flat, right) for flat, right in ((flat_a, right_a), (flat_b, right_b))]
-    return Agreement(len(probes), same, True, largest, mean, tuple(rows), (), *calibrated)
+    return ProbeAgreement(len(probes), same, True, largest, mean, tuple(rows), (), *calibrated)
 
 
 def predicted(output: NDArray[np.floating]) -> Labels:

@@ -18,10 +18,11 @@ from edgecloud.versions import materialise, naming
 from edgecommon import runtime
 from modelwire.errors import BadArgument, Malformed
 from modelwire.limits import MIB
-from modelwire.planning.presets import mistique_gamma, mistique_read_s
+from modelwire.planning import mistique_gamma, mistique_read_s
 from modelwire.tensors import F32
 
 from . import coding, running
+from .coding import EXACT, QUANTILES
 from .sets import ProbeSet
 
 READ_RATE = 200e6  # bytes of float32 a second, before any of a set was read
@@ -34,11 +35,11 @@ class IntermediateSettings:
 
     gamma_min: float = float(GAMMA_MIN) / MIB  # seconds saved a byte
     most: int = int(MOST) * MIB  # bytes of all
-    bits: int = coding.QUANTILES
+    bits: int = QUANTILES
     pool: bool = False  # of a layer with rows and columns, the mean alone
 
     @classmethod
-    def from_environment(cls, *, bits: int = coding.QUANTILES, pool: bool = False) -> IntermediateSettings:
+    def from_environment(cls, *, bits: int = QUANTILES, pool: bool = False) -> IntermediateSettings:
         """Return what EDGECLOUD_GAMMA_MIN (seconds a MiB) and EDGECLOUD_INTERMEDIATES (MiB) say. Raises BadArgument."""
         gamma, most = (_number(*one) for one in (("GAMMA_MIN", GAMMA_MIN), ("INTERMEDIATES", MOST)))
         return cls(gamma / MIB, int(most * MIB), bits, pool)
@@ -146,7 +147,7 @@ def _computed(
 ) -> VersionSeen:  # fmt: skip
     if run.output is None:
         return VersionSeen(str(place), run.reason)
-    bits = [coding.EXACT, *([settings.bits] * len(run.layers))]  # accuracies are of what the model truly gave
+    bits = [EXACT, *([settings.bits] * len(run.layers))]  # accuracies are of what the model truly gave
     named = [("output", run.output), *run.layers]
     chunks = [coding.chunk_of(values, each) for (_, values), each in zip(named, bits, strict=True)]
     layers = tuple(LayerSeen(name, values, 0.0, chunk) for (name, values), chunk in zip(named, chunks, strict=True))[1:]

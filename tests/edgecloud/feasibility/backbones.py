@@ -63,7 +63,7 @@ def opened(of: Backbone) -> RuntimeModel:
     return runtime().open(of.base.file.data, signature="")
 
 
-def heads(of: Backbone, count: int, features: F32, seed: int = 0) -> list[scoring.Candidate]:
+def heads(of: Backbone, count: int, features: F32, seed: int = 0) -> list[scoring.Contender]:
     """Return heads, each trained on rows of its own by gradient descent in float32. features: what the backbone gives for the rows."""
     rng, named = np.random.default_rng(seed), of.named
     kernel, bias = (next(name for name, held in named.items() if held.ndim == rank) for rank in (2, 1))
@@ -80,7 +80,7 @@ def heads(of: Backbone, count: int, features: F32, seed: int = 0) -> list[scorin
             apart = p / p.sum(1, keepdims=True) - wanted
             w -= np.float32(2) * scale * (apart.T @ own) / np.float32(OWN_ROWS)
             b -= np.float32(0.1) * apart.mean(0)
-        out.append(scoring.Candidate(place, {kernel: w.astype(np.float32), bias: b.astype(np.float32)}))
+        out.append(scoring.Contender(place, {kernel: w.astype(np.float32), bias: b.astype(np.float32)}))
     return out
 
 
@@ -90,7 +90,7 @@ def features_of(of: Backbone) -> F32:
     return np.stack([runner(x=row[None])["features"].reshape(-1) for row in of.x]).astype(np.float32)
 
 
-def whole(of: Backbone, model: RuntimeModel, candidates: list[scoring.Candidate]) -> scoring.Scores:
+def whole(of: Backbone, model: RuntimeModel, candidates: list[scoring.Contender]) -> scoring.Scores:
     """Return the scores of one open interpreter: weights set, all rows in batches, one model after the other."""
     out, judge = scoring.empty(len(candidates), of.y), scoring.Judge(of.base, of.x, of.y)
     for i, one in enumerate(candidates):

@@ -39,7 +39,7 @@ def test_a_row_that_rounding_could_decide_is_run_whole() -> None:
     tied[1] = np.nextafter(tied[0], np.float32(np.inf))  # two classes whose scores are apart by last bits alone
     bias = {name: np.zeros_like(held) for name, held in of.named.items() if held.ndim == 1}
     y = np.arange(60) % 2
-    candidates = [scoring.Candidate(i, {kernel: tied * np.float32(1 + i), **bias}) for i in range(3)]
+    candidates = [scoring.Contender(i, {kernel: tied * np.float32(1 + i), **bias}) for i in range(3)]
     found = scoring.empty(3, y)
     scoring.Judge(of.base, of.x, y).judge(candidates, found)
     wanted = backbones.whole(backbones.Backbone("tied", of.base, of.x, y), backbones.opened(of), candidates)
@@ -86,7 +86,7 @@ def test_models_that_share_nothing_are_run_whole_and_so_is_the_base() -> None:
     x, y = np.random.default_rng(1).random((20, 64), np.float32), np.arange(20) % 10
     named = {v.name: w for v, w in zip(tflite_file.read_variables(DIGITS), tflite_file.read_weights(DIGITS).values(), strict=True)}
     other = {name: held * np.float32(1.1) for name, held in named.items()}
-    candidates = [scoring.Candidate(0, {}), scoring.Candidate(1, other), scoring.Candidate(2, named)]
+    candidates = [scoring.Contender(0, {}), scoring.Contender(1, other), scoring.Contender(2, named)]
     found = scoring.empty(3, y)
     scoring.Judge(base, x, y).judge(candidates, found)
     assert (found.shared, found.whole) == (0, 3)
@@ -99,7 +99,7 @@ def test_a_head_that_gives_no_numbers_is_told_by_its_rows() -> None:
     huge = {name: np.full_like(held, np.finfo(np.float32).max) for name, held in of.named.items()}
     sound = backbones.heads(of, 2, backbones.features_of(of))
     found = scoring.empty(3, of.y)
-    scoring.Judge(of.base, of.x, of.y).judge([*sound, scoring.Candidate(2, huge)], found)
+    scoring.Judge(of.base, of.x, of.y).judge([*sound, scoring.Contender(2, huge)], found)
     assert found.right is not None
     broken = np.isnan(found.loss).any(1)
     assert broken.tolist() == [False, False, True]

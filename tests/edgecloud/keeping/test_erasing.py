@@ -10,8 +10,8 @@ from edgecloud.audit import telling
 from edgecloud.audit.admissions import Admissions
 from edgecloud.intake.decision import Result
 from edgecloud.keeping import erasing
-from edgecloud.registry import EvaluationRow, SqliteStore, WaitingMessage
-from modelwire.errors import RegistryDamaged, UnknownVersion
+from edgecloud.registry import EvaluationRow, MergeRow, SqliteStore, WaitingMessage
+from modelwire.errors import LineageError, RegistryDamaged, UnknownVersion
 from modelwire.wire import cbor
 from tests.edgecloud.centre import Centre, admit, ask, damage, make_registry, sign
 from tests.edgecloud.device import Base, ScriptedDevice
@@ -20,6 +20,7 @@ from tests.keys import COMMAND, DIRECTOR
 from .thinned import Killed, copied, history, keep, number, recoverable, thinner, wrong
 
 NAME = "turbine-anna"
+MERGED = bytes(range(32))  # digest of a file that both were merged into
 
 
 @pytest.fixture
@@ -40,6 +41,8 @@ def both(centre: Centre, base: Base) -> Centre:
         store.devices.reject(name, bytes([len(name)]) * 32, 1)
         store.states.put(store.versions.of(lineage.id)[5].id, lineage.id, b"a state", 1)
         store.evaluations.put([EvaluationRow(v.id, b"p" * 32, "", 3, 2, None, 0.5, 0, 1.0, 1, name) for v in store.versions.of(lineage.id)])
+    first = [store.versions.of(store.lineages.of(name)[0].id)[0] for name in (NAME, "pi-7")]
+    store.merges.add(MergeRow(MERGED, first[0].base, "mean", 2, 1), {version.id: 1 for version in first})
     keep(store, "last 2")
     thinner(store).run()
     sign(store)
@@ -68,6 +71,13 @@ def test_nothing_of_an_erased_device_is_left_and_all_others_are_whole(both: Cent
     erase(store)
     assert wrong(store) == [] and recoverable(store) == others
     assert traces(store, NAME) == []
+    merge = store.merges.of(MERGED)
+    assert merge is not None and merge.versions == 2
+    left = {store.versions.of(store.lineages.of("pi-7")[0].id)[0].id: 1}
+    assert store.merges.parents(MERGED) == left
+    for change in ("DELETE FROM merged_from", "UPDATE merged_from SET weight = 2", "DELETE FROM merge", "UPDATE merge SET versions = 3"):
+        with pytest.raises(LineageError, match="write-once"):
+            store.database.run(change)
     with pytest.raises(UnknownVersion):
         erasing.held(store, NAME)
     sign(store)

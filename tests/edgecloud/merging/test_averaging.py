@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecloud.merging.averaging import WEIGHTS_BELOW, Average
+from edgecloud.merging.averaging import WEIGHTS_BELOW, LatticeMean
 from edgecloud.merging.exact_sums import ExactSums
 from modelwire import limits, storage
 from modelwire.errors import BadArgument, WrongBase
@@ -70,7 +70,7 @@ def moved(base: ModelState, seed: int, *, widened: int = 0) -> ModelState:
 
 
 def merged(states: list[ModelState], weights: list[int]) -> ModelState:
-    average = Average(states[0])
+    average = LatticeMean(states[0])
     for state, weight in zip(states, weights, strict=True):
         average.add(state, weight)
     return average.state()
@@ -189,7 +189,7 @@ def test_sums_beyond_64_bits_are_whole_numbers_of_any_size() -> None:
 
 def test_what_cannot_be_merged_is_refused_by_name() -> None:
     base = base_of()
-    average = Average(base)
+    average = LatticeMean(base)
     with pytest.raises(WrongBase, match="merged was made for another base"):
         average.add(base_of(seed=9))
     for weight in (0, -1, WEIGHTS_BELOW):

@@ -9,6 +9,7 @@ import pytest
 from edgecloud.intake.rebuilding import Rebuilder
 from edgecloud.sketches import counting
 from edgecloud.versions import materialise
+from edgecloud.workers import pool as pool_of_workers
 from edgecloud.workers.pool import WorkerPool
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.device import Base, ScriptedDevice
@@ -48,3 +49,11 @@ def test_a_version_gets_its_sketch_when_it_is_verified(tmp_path: Path, base: Bas
     for id, sketch in every:
         version = store.versions.by_id(id)
         assert version is not None and sketch == counting.encode(counting.of_state(materialise.rebuild(store, version, bases)))
+
+
+@pytest.mark.parametrize("sketch", [bytes(1023), bytes(1025), "x" * 1024, 7, None])
+def test_what_a_worker_says_for_a_sketch_is_looked_at(sketch: object) -> None:
+    assert pool_of_workers._parsed([1, "ok", "", 5, sketch]) is None
+    assert pool_of_workers._parsed([1, "ok", "", 5]) is None
+    good = pool_of_workers._parsed([1, "ok", "", 5, bytes(1024)])
+    assert good is not None and good.sketch == bytes(1024)

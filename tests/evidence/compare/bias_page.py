@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from tests.stories.wearers import ACTIVITIES, PERSONS, Wearer, usual
 from tests.worlds import F32
 
 PAGE = Path(__file__).parents[3] / "docs" / "bias.md"
+TAGS = ("light", "weather", "region")
 ROWS = 300  # of a world in the probe set
 Labels = NDArray[np.int64]
 
@@ -37,8 +38,10 @@ def write() -> None:
     with tempfile.TemporaryDirectory() as folder:
         blocks = {**planted_fleet(Path(folder)), **motion(Path(folder)), **shuttles(Path(folder))}
     for name, block in blocks.items():
-        text, times = re.subn(rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)", lambda found, b=block: f"{found[1]}{b}\n{found[2]}", text, flags=re.S)
-        assert times == 1, f"{PAGE}: {name} has no place"
+        before, mark, rest = text.partition(f"<!-- measured: {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        assert mark and end, f"{PAGE}: {name} has no place"
+        text = f"{before}{mark}{block}\n{end}{after}"
     PAGE.write_text(text)
 
 
@@ -48,11 +51,9 @@ def planted_fleet(folder: Path) -> dict[str, str]:
     made = fleet(folder / "planted", Plan())
     some = {world: probes(world, ROWS) for world in WORLDS}
     file = folder / "worlds.npz"
-    tags = {f"tag.{name}": np.concatenate([rows.tags[name] for rows in some.values()]) for name in ("light", "weather", "region")}
-    np.savez(
-        file, x=np.concatenate([rows.x for rows in some.values()]), y=np.concatenate([rows.y for rows in some.values()]),
-        **tags, **{"tag.world": np.repeat(list(some), ROWS)},
-    )  # fmt: skip
+    held: dict[str, Any] = {f"tag.{name}": np.concatenate([rows.tags[name] for rows in some.values()]) for name in TAGS}
+    held |= {name: np.concatenate([getattr(rows, name) for rows in some.values()]) for name in ("x", "y")}
+    np.savez(file, **held, **{"tag.world": np.repeat(list(some), ROWS)})
     command(made.path, "probes", "add", "worlds", str(file))
     command(made.path, "matrix", "--update")
     said = command(made.path, "cards", "--biased", "-n", "20")
@@ -81,7 +82,8 @@ def _by_world(path: Path, worlds: Mapping[str, str]) -> str:
 def motion(folder: Path) -> dict[str, str]:
     """Return whose motion data are biased, and whose model serves whom: real windows, worn in the ways of the story."""
     names = [f"usual-{n}" for n in range(8)]
-    people = {**{name: usual(n) for n, name in enumerate(names)}, **{one.name: one for one in PERSONS}, "dora": replace(usual(20), name="dora")}
+    people = {name: usual(n) for n, name in enumerate(names)} | {one.name: one for one in PERSONS}
+    people["dora"] = replace(usual(20), name="dora")
     seen = {name: [_evening(person, name, round) for round in range(6)] for name, person in people.items()}
     found = judgement({name: [motion_card(x, y) for x, y in evenings] for name, evenings in seen.items()})
     held = {name: person.held_out() for name, person in people.items()}
@@ -119,9 +121,10 @@ def motion_card(x: F32, y: Labels) -> Card:
 
 def shuttles(folder: Path) -> dict[str, str]:
     """Return which stretches of the shuttle's readings are unlike the others, and whether a model of one does for another."""
-    slices = {
-        f"{part}-{n + 1}": shuttle.readings(part)[1000 * n : 1000 * (n + 1)] for part, many in (("early", 3), ("late", 8)) for n in range(many)
-    }
+    slices: dict[str, F32] = {}
+    for part, many in (("early", 3), ("late", 8)):
+        whole = shuttle.readings(part)
+        slices |= {f"{part}-{n + 1}": whole[1000 * n : 1000 * (n + 1)] for n in range(many)}
     axes = [Channel(f"sensor.{n}") for n in range(shuttle.SENSORS)]
     found = judgement({
         name: [card_of(100, channels=axes, values=x[at : at + 100]) for at in range(0, len(x), 100)] for name, x in slices.items()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecloud.merging.averaging import Average
+from edgecloud.merging.averaging import LatticeMean
 from modelwire.lattice.snap import no_residual, snap
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import Schema, TensorSpec
@@ -82,7 +82,7 @@ def _large() -> ModelState:
 
 
 def _merge(states: list[ModelState], weights: list[int]) -> ModelState:
-    average = Average(states[0])
+    average = LatticeMean(states[0])
     for state, weight in zip(states, weights, strict=True):
         average.add(state, weight)
     return average.state()

@@ -10,7 +10,7 @@ from edgecloud.bias import fleet as fleets
 from edgecloud.bias import helping
 from edgecloud.bias.fleet import FleetCards
 from edgecloud.bias.helping import Lack, Scored
-from edgecloud.bias.skew import Finding, Judgement
+from edgecloud.bias.skew import BiasFinding, Judgement
 from edgecommon.arguments import only_with, whole
 from edgecommon.printing import Answer, visible
 from edgecommon.tables import Column
@@ -82,7 +82,7 @@ def _answer(fleet: FleetCards, found: Judgement, lacks: list[Lack], fields: list
     return Answer(document, "\n\n".join(parts))
 
 
-def _by_device(findings: Sequence[Finding], limit: int | None) -> str:
+def _by_device(findings: Sequence[BiasFinding], limit: int | None) -> str:
     columns = [
         Column("device"), Column("psi"), Column("chance"), Column("p", 2), Column("so it is", 1, words=True), Column("where", words=True),
     ]  # fmt: skip
@@ -95,11 +95,11 @@ def _by_device(findings: Sequence[Finding], limit: int | None) -> str:
     return table(columns, rows, title=visible(", ".join(fields)), limit=limit)
 
 
-def _by_kind(biased: Sequence[Finding], limit: int | None) -> str:
+def _by_kind(biased: Sequence[BiasFinding], limit: int | None) -> str:
     """Return what is biased, devices that are so in one way in one line: with the figures of the plainest of them."""
     if not biased:
         return "No device's data is unlike the fleet's beyond chance."
-    kinds: dict[tuple[str, str, bool], list[Finding]] = {}
+    kinds: dict[tuple[str, str, bool], list[BiasFinding]] = {}
     for one in biased:
         kinds.setdefault((one.field, one.event, one.share > one.fleet_share), []).append(one)
     columns = [
@@ -140,7 +140,7 @@ def _title(fleet: FleetCards) -> str:
     return visible(f"{fleet.model}: {len(fleet.told)} devices, {cards} cards, {samples} samples")
 
 
-def _finding(one: Finding) -> Document:
+def _finding(one: BiasFinding) -> Document:
     return {
         "device": one.device, "field": one.field, "samples": one.samples, "effective": one.effective, "against": one.against,
         "psi": one.psi, "chance": one.by_chance, "p": _number(one.p), "words": one.words, "biased": one.beyond,
@@ -168,11 +168,11 @@ def _p(p: float) -> str:
     return "-" if math.isnan(p) else "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
 
 
-def _where(one: Finding) -> str:
+def _where(one: BiasFinding) -> str:
     return visible(f"{one.event}: {one.share:.0%}, others {one.fleet_share:.0%}") if one.event else ""
 
 
-def _named(of: Sequence[Finding]) -> str:
+def _named(of: Sequence[BiasFinding]) -> str:
     names = [one.device for one in of]
     return visible(", ".join(names[:_PLAINEST]))
 

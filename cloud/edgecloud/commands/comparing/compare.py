@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from edgecloud.probes import agreeing, coding, intermediates, sets
+from edgecloud.probes import agreeing, intermediates, sets
 from edgecloud.probes.comparing import THRESHOLD, LayerApart, layers_apart, parting
-from edgecloud.probes.intermediates import IntermediateSettings, VersionSeen
+from edgecloud.probes.intermediates import EXACT, QUANTILES, IntermediateSettings, VersionSeen
 from edgecloud.registry import SqliteStore
 from edgecloud.versions import comparing, materialise, naming
-from edgecommon.arguments import only_with
+from edgecommon.arguments import never_with, number, only_with
 from edgecommon.printing import Answer
 from edgecommon.tables import Column
-from modelwire.errors import BadArgument, ModelError
+from modelwire.errors import ModelError
 
 from ..answer import Document, now, progress, registry_of, sentences, table
+from ..distances import described, share, units
 from .plots import add_plot, draw_layers, plot_of
 
 NAME = "compare"
@@ -38,20 +39,22 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", metavar="PROBES", help="run both on this probe set")
     parser.add_argument("--context", metavar="TAG=VALUE,...", default="", help="on its rows alone that carry these tags")
     parser.add_argument("--layers", action="store_true", help="show where the two part: how far apart what each layer gives is")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, metavar="SHARE", help="how far a layer parts (default: %(default)s)")
+    parser.add_argument(
+        "--threshold", type=number(most=1e6), metavar="SHARE", help=f"of its norm, from which on a layer parts (default: {THRESHOLD})"
+    )
     parser.add_argument("--pool", action="store_true", help="of a layer with rows and columns, compare the means alone")
-    parser.add_argument("--bits", type=int, choices=coding.BITS, default=coding.QUANTILES, help="of a kept value (default: %(default)s)")
+    parser.add_argument("--all-bits", action="store_true", help="keep layers to the bit, not in 8 bits a value")
     parser.add_argument("--exact", action="store_true", help="compute all anew, to the bit; read and keep nothing")
+    for option in ("--context", "--layers", "--exact"):
+        only_with(parser, option, "--on")
+    for option in ("--pool", "--threshold", "--all-bits"):
+        only_with(parser, option, "--layers")
+    never_with(parser, "--all-bits", "--exact")
     add_plot(parser, "how far the layers are apart")
     only_with(parser, "--plot", "--layers")
 
 
 def run(args: argparse.Namespace) -> Answer:
-    if not args.on and (args.context or args.layers or args.exact or args.pool):
-        fix = "name a probe set: --on NAME; edgecloud probes list"
-        raise BadArgument(reason="--context, --layers, --pool and --exact need rows", fix=fix)
-    if not (math.isfinite(args.threshold) and args.threshold >= 0):
-        raise BadArgument(reason=f"{args.threshold} is no share", fix="--threshold 0.1")
     plot = plot_of(args)
     with registry_of(args, readonly=not args.on or args.exact) as store:
         bases = materialise.LoadedBases(store)
@@ -88,29 +91,6 @@ def _weights(
 _TENSORS = (Column("tensor"), Column("entries", 2), Column("changed"), Column("lattice units", 3), Column("relative"), Column("leaves", 1))
 
 
-def described(apart: comparing.Distance) -> Document:
-    """Return the distance of two versions' weights as JSON holds it."""
-    tensors: list[Document] = [
-        {"tensor": t.name, "entries": t.entries, "changed": t.changed, "units": t.units, "exponent": t.exponent,
-         "max_abs": t.largest, "l2": t.l2, "relative": t.relative, "leaves": t.leaves, "leaves_changed": t.leaves_changed}
-        for t in apart.tensors
-    ]  # fmt: skip
-    return {
-        "entries": apart.entries, "changed": apart.changed, "max_abs": apart.largest, "l2": apart.l2, "leaves": apart.leaves,
-        "leaves_changed": apart.leaves_changed, "tensors": tensors,
-    }  # fmt: skip
-
-
-def units(t: comparing.TensorDistance) -> str:
-    """Return a distance on the lattice, in words."""
-    return "" if t.units is None else f"{t.units} * 2^{t.exponent}"
-
-
-def share(value: float | None) -> str:
-    """Return a share of a norm, in words."""
-    return "of nothing" if value is None else f"{value:.3g}"
-
-
 def _on_probes(
     args: argparse.Namespace, store: SqliteStore, places: list[naming.Place], bases: materialise.LoadedBases, plot: Path | None
 ) -> tuple[Document, list[str]]:
@@ -119,7 +99,7 @@ def _on_probes(
     chosen = probes.rows(args.context)  # before anything is run: a context that nobody has
     sets.check_fits(probes, [sets.input_of(bases[p.base].file, str(p)) for p in places[:1]], row.name)
     sets.check_fits(probes, [sets.input_of(bases[p.base].file, str(p)) for p in places[1:]], row.name)
-    settings = IntermediateSettings.from_environment(bits=args.bits, pool=args.pool)
+    settings = IntermediateSettings.from_environment(bits=EXACT if args.all_bits else QUANTILES, pool=args.pool)
     both = intermediates.seen(
         store, places, row, probes, bases, now=now(), layers=args.layers, exact=args.exact, settings=settings,
         progress=progress("models run"),
@@ -136,13 +116,13 @@ def _on_probes(
     text = ["", *_agreement(found, row.name, args.context), _table(found, both)]
     if args.layers:
         if plot is not None:
-            draw_layers(plot, layers_apart(both[0], both[1])[0], both[0].name, both[1].name, args.threshold)
-        more, lines = _layers(both, args.threshold, len(probes))
+            draw_layers(plot, layers_apart(both[0], both[1])[0], both[0].name, both[1].name, args.threshold or THRESHOLD)
+        more, lines = _layers(both, args.threshold or THRESHOLD, len(probes))
         told, text = {**told, **more}, [*text, *lines]
     return {"on": told}, text
 
 
-def _document(found: agreeing.Agreement) -> Document:
+def _document(found: agreeing.ProbeAgreement) -> Document:
     rows = [
         {"of": r.of or "all", "rows": r.n, "right_first": r.right_a, "right_second": r.right_b, "only_first": r.only_a,
          "only_second": r.only_b, "p": r.p, "interval_first": list(r.interval_a), "interval_second": list(r.interval_b)}
@@ -159,7 +139,7 @@ def _document(found: agreeing.Agreement) -> Document:
     }  # fmt: skip
 
 
-def _agreement(found: agreeing.Agreement, name: str, context: str) -> list[str]:
+def _agreement(found: agreeing.ProbeAgreement, name: str, context: str) -> list[str]:
     where = f"on {found.n} rows of {name}" + (f" with {context}" if context else "")
     same = f"the same {'class' if found.classes else 'numbers'} for {found.same} ({100 * found.same / found.n:.1f} %)"
     lines = [f"{where}: {same}; outputs differ by {found.largest:.3g} at most, {found.mean:.3g} on average"]
@@ -168,7 +148,7 @@ def _agreement(found: agreeing.Agreement, name: str, context: str) -> list[str]:
     return [sentences(lines)]
 
 
-def _table(found: agreeing.Agreement, both: list[VersionSeen]) -> str:
+def _table(found: agreeing.ProbeAgreement, both: list[VersionSeen]) -> str:
     named = f"A {both[0].name}, B {both[1].name}"
     if found.accuracies:
         rows = [

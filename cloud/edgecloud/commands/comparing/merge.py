@@ -12,8 +12,8 @@ import numpy as np
 
 from edgecloud.feasibility import fitness, scoring
 from edgecloud.merging import judging, parents
-from edgecloud.merging.judging import Judged, Judgement
-from edgecloud.merging.parents import RULES, WEIGHTED, Parent
+from edgecloud.merging.judging import MergeJudgement, RowScores
+from edgecloud.merging.parents import RULES, WEIGHTED, MergeParent
 from edgecloud.probes import running, sets
 from edgecloud.registry import Base, ProbeRow, SqliteStore
 from edgecloud.searching import cluster
@@ -137,8 +137,8 @@ def _probes(store: SqliteStore, args: argparse.Namespace, model: str, loaded: ma
 
 
 def _judge(
-    store: SqliteStore, row: ProbeRow, of: Sequence[Parent], base: Base, merged: bytes, bases: materialise.LoadedBases
-) -> Judgement:
+    store: SqliteStore, row: ProbeRow, of: Sequence[MergeParent], base: Base, merged: bytes, bases: materialise.LoadedBases
+) -> MergeJudgement:
     """Return how the merge does on a probe set. Raises BadArgument where it, its base or all of its parents can't be run there."""
     probes = sets.load(store, row)
     assert probes.y is not None  # only such sets are judged on
@@ -147,12 +147,12 @@ def _judge(
         (running.of_file(base.name, bases[base.commit].file.data), running.of_file("the merge", merged)),
         (running.of_place(store, place, bases) for place in places),
     )  # fmt: skip
-    told, good, failed = progress(f"judging on {row.name}"), dict[str, Judged](), dict[str, str]()
+    told, good, failed = progress(f"judging on {row.name}"), dict[str, RowScores](), dict[str, str]()
     for done, run in enumerate(running.outputs(models, probes.x, batches=True)):
         if run.output is None:
             failed[run.name] = run.reason
         else:
-            good[run.name] = Judged(*scoring.judged(run.output.reshape(len(run.output), -1), probes.y))
+            good[run.name] = RowScores(*scoring.judged(run.output.reshape(len(run.output), -1), probes.y))
         told(done + 1, len(of) + 2)
     for name in (base.name, "the merge"):
         if name in failed:
@@ -164,7 +164,7 @@ def _judge(
     return judging.judge(of_merge, of_base, good, failed)
 
 
-def _described(name: str, one: Judgement) -> Document:
+def _described(name: str, one: MergeJudgement) -> Document:
     return {
         "probes": name, "rows": one.rows, "measure": "accuracy" if one.accuracy else "loss", "merged": one.merged,
         "interval": None if one.interval is None else list(one.interval), "base": one.base, "parents": one.parents,
@@ -173,7 +173,7 @@ def _described(name: str, one: Judgement) -> Document:
     }  # fmt: skip
 
 
-def _said(name: str, one: Judgement) -> list[tuple[str, str]]:
+def _said(name: str, one: MergeJudgement) -> list[tuple[str, str]]:
     sure = "" if one.interval is None else f" ({one.interval[0]:.3f} to {one.interval[1]:.3f} at 95 %)"
     failed = f"; {len(one.failed)} could not be run: {next(iter(one.failed))}: {next(iter(one.failed.values()))}" if one.failed else ""
     return [

@@ -83,7 +83,7 @@ def draw_biased(path: Path, fleet: FleetCards, found: Judgement) -> bool:
     alike: dict[tuple[str, str], list[Finding]] = {}
     for finding in found.biased:
         alike.setdefault((finding.field, finding.event), []).append(finding)
-    panels = []
+    panels = list[Panel]()
     of_field = Counter[str]()
     for first, *more in alike.values():
         of_field[first.field] += 1

@@ -120,7 +120,7 @@ def _is_made_on(store: SqliteStore, other: Base, base: Base) -> bool:
     return merge is not None and merge.base == base.commit
 
 
-def _origin(origin: parents.Origin | None) -> Document | None:
+def _origin(origin: parents.BaseOrigin | None) -> Document | None:
     """Return what a base was made of, as a document."""
     if origin is None:
         return None

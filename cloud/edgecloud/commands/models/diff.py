@@ -9,6 +9,7 @@ from edgecommon.printing import Answer
 from edgecommon.tables import Column
 
 from ..answer import Document, registry_of, table
+from ..distances import described, share, units
 
 NAME = "diff"
 HELP = "Say how far two versions are from each other, tensor by tensor."
@@ -26,37 +27,14 @@ def run(args: argparse.Namespace) -> Answer:
         places = [naming.find(store, naming.parse(n)) for n in (args.first, args.second)]
         states = [materialise.rebuild(store, p.version, bases) if p.version else bases[p.base].state() for p in places]
     apart = comparing.distance(states[0], states[1])
-    tensors: list[Document] = [
-        {"tensor": t.name, "entries": t.entries, "changed": t.changed, "units": t.units, "exponent": t.exponent,
-         "max_abs": t.largest, "l2": t.l2, "relative": t.relative, "leaves": t.leaves, "leaves_changed": t.leaves_changed}
-        for t in apart.tensors
-    ]  # fmt: skip
-    document: Document = {
-        "first": str(places[0]), "second": str(places[1]), "same_base": apart.same_base, "entries": apart.entries,
-        "changed": apart.changed, "max_abs": apart.largest, "l2": apart.l2, "leaves": apart.leaves,
-        "leaves_changed": apart.leaves_changed, "tensors": tensors,
-    }  # fmt: skip
-    rows = [
-        (t.name, t.entries, t.changed, _units(t), f"{t.largest:.6g}", f"{t.l2:.6g}", _share(t.relative), _leaves(t)) for t in apart.tensors
-    ]
-    rows.append(("all", apart.entries, apart.changed, "", f"{apart.largest:.6g}", f"{apart.l2:.6g}", "", _leaves(apart)))
+    document: Document = {"first": str(places[0]), "second": str(places[1]), "same_base": apart.same_base, **described(apart)}
+    rows = [(t.name, t.entries, t.changed, units(t), f"{t.largest:.6g}", f"{t.l2:.6g}", share(t.relative)) for t in apart.tensors]
+    rows.append(("all", apart.entries, apart.changed, "", f"{apart.largest:.6g}", f"{apart.l2:.6g}", ""))
     title = f"{places[0]} -> {places[1]}"
     return Answer(document, table(_HEAD, rows, title=title))
 
 
 _HEAD = (
-    Column("tensor"), Column("entries", 3), Column("changed"), Column("lattice units", 1), Column("max |dw|", 1), Column("l2", 2),
-    Column("relative", 2), Column("leaves", 4),
+    Column("tensor"), Column("entries", 4), Column("changed"), Column("lattice units", 1), Column("max |dw|", 1), Column("l2", 3),
+    Column("relative", 2),
 )  # fmt: skip
-
-
-def _share(value: float | None) -> str:
-    return "of nothing" if value is None else f"{value:.3g}"
-
-
-def _leaves(of: comparing.TensorDistance | comparing.Distance) -> str:
-    return f"{of.leaves_changed} of {of.leaves}"
-
-
-def _units(t: comparing.TensorDistance) -> str:
-    return "" if t.units is None else f"{t.units} * 2^{t.exponent}"

@@ -96,6 +96,12 @@ def steps(migrations: Migrations) -> None:
         _run(tables, tallies.TABLES)
         tallies.count_all(tables)
 
+    _steps_of_comparing(migrations)
+
+
+def _steps_of_comparing(migrations: Migrations) -> None:
+    """Say the same of what comparing needs."""
+
     @migrations(name="m016_sketches")
     def m016_sketches(tables: Any) -> None:
         _run(tables, sketches.TABLES)
