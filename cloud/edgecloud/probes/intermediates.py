@@ -39,10 +39,10 @@ class IntermediateSettings:
     pool: bool = False  # of a layer with rows and columns, the mean alone
 
     @classmethod
-    def from_environment(cls, *, bits: int = QUANTILES, pool: bool = False) -> IntermediateSettings:
+    def from_environment(cls, *, all_bits: bool = False, pool: bool = False) -> IntermediateSettings:
         """Return what EDGECLOUD_GAMMA_MIN (seconds a MiB) and EDGECLOUD_INTERMEDIATES (MiB) say. Raises BadArgument."""
         gamma, most = (_number(*one) for one in (("GAMMA_MIN", GAMMA_MIN), ("INTERMEDIATES", MOST)))
-        return cls(gamma / MIB, int(most * MIB), bits, pool)
+        return cls(gamma / MIB, int(most * MIB), EXACT if all_bits else QUANTILES, pool)
 
 
 @dataclass(frozen=True, slots=True)

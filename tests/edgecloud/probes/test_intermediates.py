@@ -142,7 +142,7 @@ def test_a_version_that_cannot_be_recovered_is_its_own_result(store: SqliteStore
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGECLOUD_GAMMA_MIN", "0.5")
     monkeypatch.setenv("EDGECLOUD_INTERMEDIATES", "2")
-    settings = IntermediateSettings.from_environment(bits=32)
+    settings = IntermediateSettings.from_environment(all_bits=True)
     assert (settings.gamma_min * 2**20, settings.most, settings.bits) == (0.5, 2 << 20, 32)
     for odd in ("-1", "nan", "much", "1e12"):
         monkeypatch.setenv("EDGECLOUD_GAMMA_MIN", odd)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from edgecloud.probes import agreeing, intermediates, sets
 from edgecloud.probes.comparing import THRESHOLD, LayerApart, layers_apart, parting
-from edgecloud.probes.intermediates import EXACT, QUANTILES, IntermediateSettings, VersionSeen
+from edgecloud.probes.intermediates import IntermediateSettings, VersionSeen
 from edgecloud.registry import SqliteStore
 from edgecloud.versions import comparing, materialise, naming
 from edgecommon.arguments import never_with, number, only_with
@@ -99,7 +99,7 @@ def _on_probes(
     chosen = probes.rows(args.context)  # before anything is run: a context that nobody has
     sets.check_fits(probes, [sets.input_of(bases[p.base].file, str(p)) for p in places[:1]], row.name)
     sets.check_fits(probes, [sets.input_of(bases[p.base].file, str(p)) for p in places[1:]], row.name)
-    settings = IntermediateSettings.from_environment(bits=EXACT if args.all_bits else QUANTILES, pool=args.pool)
+    settings = IntermediateSettings.from_environment(all_bits=args.all_bits, pool=args.pool)
     both = intermediates.seen(
         store, places, row, probes, bases, now=now(), layers=args.layers, exact=args.exact, settings=settings,
         progress=progress("models run"),
