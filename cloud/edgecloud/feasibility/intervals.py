@@ -27,7 +27,7 @@ class Estimate:
     low: float
     high: float
     rows: int  # that have a weight
-    size: float  # equally weighted rows that would tell as much
+    size: float  # equally weighted rows that would tell as much: by the weights alone, or by the share's variance where that gives fewer
 
 
 def of_share(right: NDArray[np.bool_], weights: F64, level: float = LEVEL) -> Estimate:
@@ -36,6 +36,9 @@ def of_share(right: NDArray[np.bool_], weights: F64, level: float = LEVEL) -> Es
     if not rows:
         return Estimate(math.nan, 0.0, 1.0, 0, 0.0)
     share = float(weights[right].sum() / weights.sum())
+    spread = float((weights**2 * (right - share) ** 2).sum()) / float(weights.sum()) ** 2  # of the share, as the rows themselves show it
+    if np.ptp(weights) > 0 and spread > 0:
+        size = min(size, share * (1 - share) / spread)
     return Estimate(share, *clopper_pearson(share * size, size, level), rows, size)
 
 

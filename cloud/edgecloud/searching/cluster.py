@@ -137,14 +137,13 @@ def _find(store: Store, base: bytes, lineages: dict[int, LineageRow], bases: Loa
     for done, (version, row) in enumerate(newest):
         lineage = lineages[version.lineage]
         try:
-            vector = coordinates(rebuild(store, version, bases)) if whole else gathered.sketches[row].astype(np.float32)
+            vector = coordinates(rebuild(store, version, bases)) if whole else gathered.sketches[row].astype(np.float64)
         except ModelWireError:
             left_out.append(lineage.device)
             continue
-        length = float(np.sqrt(np.einsum("i,i->", vector, vector, dtype=np.float64)))
-        if length:
+        if vector.any():
             held.append((lineage, version))
-            rows.append(vector / np.float32(length))
+            rows.append(_unit(vector))
         else:
             at_base.append(lineage.device)
         progress(done + 1, len(newest))
@@ -152,14 +151,20 @@ def _find(store: Store, base: bytes, lineages: dict[int, LineageRow], bases: Loa
     return _Found(base, held, array, whole, at_base, left_out, {v.lineage for v, _ in newest} | {v.lineage for v in lost})
 
 
-def coordinates(state: ModelState) -> NDArray[np.float32]:
+def coordinates(state: ModelState) -> NDArray[np.float64]:
     """Return all lattice coordinates of a state, away from its base, in the base's units as sketches count them."""
-    parts = [np.zeros(0, np.float32)]
+    parts = [np.zeros(0)]
     for t, (q, e) in enumerate(zip(state.integers, state.exponents, strict=True)):
         shift = counting.shift_of(state.manifest, t, e) if state.manifest.lattice(t) else None
         if shift is not None:
-            parts.append(np.ldexp(q.astype(np.float32), shift))
+            parts.append(np.ldexp(q.astype(np.float64), shift))  # float32 would overflow in the units of a hostile snapshot
     return np.concatenate(parts)
+
+
+def _unit(vector: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return a vector that is not 0 at length 1; scaled first, so that no square overflows."""
+    vector = vector / np.abs(vector).max()
+    return np.asarray(vector / np.sqrt(np.einsum("i,i->", vector, vector)), np.float32)
 
 
 def _grouped(store: Store, found: _Found, count: int | None, bases: LoadedBases) -> _OnBase:
@@ -227,10 +232,10 @@ def _mean_cosine(
 
     def unit(i: int) -> NDArray[np.float32]:
         if i not in kept:
-            vector = coordinates(rebuild(store, found.members[i][1], bases))
+            vector = _unit(coordinates(rebuild(store, found.members[i][1], bases)))
             if len(kept) >= most:
                 kept.pop(next(iter(kept)))
-            kept[i] = vector / np.float32(max(np.sqrt(np.einsum("i,i->", vector, vector, dtype=np.float64)), 1e-30))
+            kept[i] = vector
         return kept[i]
 
     mine = unit(one)

@@ -84,7 +84,7 @@ def tree(squares: Squares) -> list[Branch]:
         apart[a], apart[:, a] = joined, joined
         apart[b], apart[:, b] = np.inf, np.inf
         size[a] += size[b]
-        left = left[left != b]
+        left, chain = left[left != b], [one for one in chain if one not in (a, b)]  # none is there but by rounding
     own = [Branch(1, 0.0, point=i) for i in range(n)]
     out = []
     for height, a, b in sorted(merged, key=lambda m: m[0]):  # stable: a branch comes after its own

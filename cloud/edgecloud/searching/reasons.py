@@ -6,6 +6,7 @@ Whole devices are drawn, not samples: samples of one device are alike in much th
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from modelwire.cards.sketch import Sketch, aligned, merged
 
 DRAWN = 499  # cohorts of the same size
 CHANCE = 0.02  # of them may differ as much
+CELLS, OTHERS = 512, "others"  # of a field that are told apart; the rest count together
 _SHOWN = 3  # cells that are named
 
 
@@ -58,7 +60,7 @@ class FieldTable:
 
 
 def tables(cards: Sequence[Card]) -> list[FieldTable]:
-    """Return the fields that the cards tell, those with two cells or more. Channels of another axis than the first card's are left out."""
+    """Return the fields that the cards tell, those with two cells or more. Channels of another axis than most devices' are left out."""
     fields: dict[str, list[Mapping[Any, int]]] = {"labels": [card.labels for card in cards]}
     fields["hours"] = [dict(enumerate(card.hours)) for card in cards]
     for name in sorted({name for card in cards for name in card.tags}):
@@ -110,17 +112,27 @@ def _runs(hours: Sequence[str]) -> list[str]:
 
 
 def _table(field: str, counts: Sequence[Mapping[Any, int]]) -> FieldTable | None:
-    cells = tuple(sorted({cell for of in counts for cell, n in of.items() if n}))
+    total: Counter[Any] = Counter()
+    for of in counts:
+        total.update(of)
+    cells = sorted(cell for cell, n in total.items() if n)
     if len(cells) < 2:
         return None
-    return FieldTable(field, cells, np.array([[of.get(cell, 0) for cell in cells] for of in counts], np.float64))
+    kept = cells
+    if len(cells) > CELLS:  # 64 values of a tag a device: whoever wants to can send that
+        kept = sorted(sorted(cells, key=lambda cell: (-total[cell], cell))[: CELLS - 1])
+    place = {cell: k for k, cell in enumerate(kept)}
+    table = np.zeros((len(counts), len(kept) + (len(kept) < len(cells))))
+    for row, of in zip(table, counts, strict=True):
+        for cell, n in of.items():
+            if n:
+                row[place.get(cell, len(kept))] += n
+    return FieldTable(field, (*kept, OTHERS) if len(kept) < len(cells) else tuple(kept), table)
 
 
 def _channel_table(name: str, sketches: Sequence[Sketch | None]) -> FieldTable | None:
-    first = next((s for s in sketches if s is not None), None)
-    if first is None:
-        return None
-    held = [s if s is not None and s.channel == first.channel else Sketch(first.channel) for s in sketches]
+    channel = Counter(s.channel for s in sketches if s is not None).most_common(1)[0][0]
+    held = [s if s is not None and s.channel == channel else Sketch(channel) for s in sketches]
     whole = held[0]
     for one in held[1:]:
         whole = merged(whole, one)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import edgecloud
-from edgecloud.feasibility import evaluating, fitness, lazily, matrix
+from edgecloud.feasibility import asking, evaluating, fitness, matrix
 from edgecloud.feasibility.lazily import ScoringThread
 from edgecloud.probes import sets
 from edgecloud.registry import SqliteStore, open_registry
@@ -162,7 +162,7 @@ def test_new_versions_are_scored_beside_and_older_ones_are_left(tmp_path: Path) 
     for accuracy in (0.5, 0.6):
         car.send(list(car.base.weights), accuracy_after=accuracy)
     new = [row.id for row in store.versions.of(store.lineages.of(LIAR)[0].id)]
-    due = lazily.DueVersions(store).next()
+    due = asking.DueVersions(store).next()
     assert due is not None and due.ids == (new[1],)  # the newest of each model first
     scoring(store, lambda: not store.evaluations.missing(digest, new))
     store.close()
@@ -185,7 +185,7 @@ def test_a_version_that_ends_the_process_is_kept_with_that_fault_and_holds_nobod
 ) -> None:  # fmt: skip
     store = planted(tmp_path, rows=4)
     heads = [row.id for _, row in evaluating.heads(store, "digits")]
-    monkeypatch.setattr(lazily, "CHILD", "tests.edgecloud.feasibility.crashing")
+    monkeypatch.setattr(asking, "CHILD", "tests.edgecloud.feasibility.crashing")
     monkeypatch.setenv("CRASHES", str(heads[4]))
     digest = store.probes.all()[0].digest
     scoring(store, lambda: not store.evaluations.missing(digest, heads))

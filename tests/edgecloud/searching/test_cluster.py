@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from edgecloud.registry import SqliteStore
@@ -144,9 +145,31 @@ def test_cards_that_lie_or_can_t_be_read_do_no_harm(tmp_path: Path) -> None:
     store = make_registry(tmp_path / "fleet.db", base)
     centre = Centre(store)
     hostile: list[object] = [b"\xff" * 40, 7, card_of(3, tags={"light": ["\u2066x"[1:], "y", "z"]}).encode(), card_of(0).encode()]
-    for number, card in enumerate(hostile * 2):
+    hostile += [card_of(64, tags={f"t{k}": [f"{number}-{k}-{i}" for i in range(64)] for k in range(4)}).encode() for number in range(12)]
+    for number, card in enumerate(hostile):
         device = centre.meet(ScriptedDevice(base, name=f"d{number}"))
         centre.deliver(device, device.train(density=0.5, extension={"card": card}))
     centre.rebuild()
-    assert sum(len(cohort.members) for cohort in cluster.cluster(store).cohorts) == 8
+    assert sum(len(cohort.members) for cohort in cluster.cluster(store).cohorts) == 16
+    store.close()
+
+
+def test_a_device_that_widens_its_units_without_end_spoils_no_one_s_cohort(tmp_path: Path) -> None:
+    base = Base.of()
+    store = make_registry(tmp_path / "fleet.db", base)
+    centre = Centre(store)
+    devices = [centre.meet(ScriptedDevice(base, name=f"d{number}")) for number in range(6)]
+    for device in devices[1:]:
+        centre.deliver(device, device.train(density=0.5))
+    wide = devices[0]
+    wide.state.exponents[0] = 90
+    wide.state.integers[0][:] = 1 << 20
+    wide.state.weights[0][:] = wide.state.base[0] + np.float32(2.0**110)
+    wide.state.fingerprint = wide.state.measure_fingerprint()
+    centre.deliver(wide, wide.snapshot())
+    centre.rebuild()
+    found = cluster.cluster(store)
+    assert sum(len(cohort.members) for cohort in found.cohorts) == len(devices), centre.statuses(wide)
+    assert all(-1 <= cohort.alike <= 1.0001 or len(cohort.members) == 1 for cohort in found.cohorts)
+    assert np.isfinite(cluster.coordinates(wide.state)).all()
     store.close()

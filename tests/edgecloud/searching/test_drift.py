@@ -51,12 +51,10 @@ class Walker:
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Walker:
     """Ten steps of one length, of which the seventh takes the sixth back, and an eleventh that is five times as long."""
     walker = Walker(tmp_path_factory.mktemp("drift") / "fleet.db")
+    way = walker.way()
     for step in range(1, 12):
-        way = walker.way()
-        if step == 7:
-            way = [-move for move in last]
+        way = [-move for move in way] if step == 7 else walker.way()
         walker.go(way, 5.0 if step == 11 else 1.0)
-        last = way
     return walker
 
 

@@ -53,7 +53,8 @@ def planted_fleet(folder: Path) -> dict[str, str]:
     file = folder / "worlds.npz"
     held: dict[str, Any] = {f"tag.{name}": np.concatenate([rows.tags[name] for rows in some.values()]) for name in TAGS}
     held |= {name: np.concatenate([getattr(rows, name) for rows in some.values()]) for name in ("x", "y")}
-    np.savez(file, **held, **{"tag.world": np.repeat(list(some), ROWS)})
+    held["tag.world"] = np.repeat(list(some), ROWS)
+    np.savez(file, **held)
     command(made.path, "probes", "add", "worlds", str(file))
     command(made.path, "matrix", "--update")
     said = command(made.path, "cards", "--biased", "-n", "20")

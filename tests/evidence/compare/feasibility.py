@@ -28,7 +28,7 @@ from tests.worlds import MODELS
 BACKBONES = ("mobilenet", "har", "digits")
 ALONE = {"mobilenet": 5, "har": 1000, "digits": 1000}  # heads that the open interpreter is given: of a large backbone some, and the rest
 PROBES, FRESH = 1500, 20_000  # rows of a probe set; of a camera's own world, by which its true accuracy is measured
-SEEDS = 5  # fleets
+SEEDS, CAMERAS = 5, 15  # fleets; cameras whose rows a probe set holds
 
 
 def measure(full: bool) -> dict[str, float]:
@@ -101,9 +101,7 @@ def ask(planted: PlantedFleet, trial: int) -> tuple[ranking.RankedModel, str, fl
         car = _Car(1000 + trial, planted.plan, WORLDS["night"], float(rng.normal(0, 2.0)))
         _round(centre, device, car, model, 0)
         centre.rebuild()
-        rows = probes("plain", PROBES, seed=100 + trial)
-        tags = {name: values.tolist() for name, values in rows.tags.items()}
-        probe = sets.add(store, "roads", sets.probe_set(rows.x, rows.y, tags), now=1)
+        probe = sets.add(store, "roads", probes_of_cameras(trial), now=1)
         lineage = store.lineages.of("new-camera")[0]
         found = ranking.rank(store, MODEL, probe, device=lineage)
         best = found.best
@@ -115,6 +113,14 @@ def ask(planted: PlantedFleet, trial: int) -> tuple[ranking.RankedModel, str, fl
         return best, planted.worlds[best.device], float(scores.right[0].mean())
     finally:
         store.close()
+
+
+def probes_of_cameras(trial: int) -> sets.ProbeSet:
+    """Return held-out rows of several cameras in all conditions, each mounted a little otherwise, as those of the fleet are."""
+    turns = np.random.default_rng([23, trial]).normal(0, 2.0, CAMERAS)
+    parts = [probes("plain", PROBES // CAMERAS, seed=1000 * trial + k, jitter=float(turn)) for k, turn in enumerate(turns)]
+    tags = {name: [str(value) for part in parts for value in part.tags[name]] for name in parts[0].tags}
+    return sets.probe_set(np.concatenate([part.x for part in parts]), np.concatenate([part.y for part in parts]), tags)
 
 
 def _say(text: str) -> None:

@@ -19,8 +19,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import IO
 from unittest import mock
 
 import numpy as np
@@ -57,6 +58,7 @@ SMALL, LARGE = (20, 20), (100, 100)  # devices and versions of each
 WIDE = (1024, 896)  # hidden layers of the net of a million weights
 STEPS, BATCH, RATE, DENSITY = 4, 32, 0.05, 0.02
 QUERIES, FIRST, FILES = 200, 10, 100
+AT_ONCE = 25  # versions of the larger net in memory
 
 
 @dataclass(frozen=True)
@@ -308,36 +310,34 @@ def _recall_of_wide(devices: int, versions: int) -> Recall:
     KEPT.mkdir(parents=True, exist_ok=True)
     wanted = set(queries.tolist())
     with tempfile.TemporaryFile(dir=KEPT) as log:  # each version's sparse move
-        place: list[tuple[int, int]] = []
+        counts: list[int] = []
         for number, state, sections in _wide_chains(devices, versions):
             if len(who) in wanted:
                 asked.append(_flat(state))
             who.append((f"car-{number:03}", _world(f"car-{number}")))
             sketches.append(counting.of_state(state))
             move = _move(state, sections)
-            place.append((log.tell(), len(move)))
+            counts.append(len(move))
             log.write(move.tobytes())
         base = np.stack(asked).astype(np.float64)
         exact = np.empty((len(asked), total))
-        log.seek(0)
-        for first in range(0, total, 25):
-            exact[:, first : first + 25] = _squares(base, _replayed(log, place, first, min(total, first + 25), versions, base.shape[1]))
+        states = _replayed(log, counts, versions, base.shape[1])
+        for first in range(0, total, AT_ONCE):
+            some = np.stack([q.copy() for q in islice(states, AT_ONCE)])
+            exact[:, first : first + len(some)] = _squares(base, some)
     return _hits(exact, np.stack(sketches), queries, who)
 
 
-_STATE: dict[str, NDArray[np.int32]] = {}
-
-
-def _replayed(log: object, place: list[tuple[int, int]], first: int, end: int, versions: int, size: int) -> NDArray[np.int32]:
-    """Return Q of some versions, one after the other from the file of moves."""
-    out = np.empty((end - first, size), np.int32)
-    for i in range(first, end):
+def _replayed(log: IO[bytes], counts: Sequence[int], versions: int, size: int) -> Iterator[NDArray[np.int32]]:
+    """Yield Q of each version, one after the other from the file of moves; the array is the same each time."""
+    q = np.zeros(size, np.int32)
+    log.seek(0)
+    for i, count in enumerate(counts):
         if i % versions == 0:
-            _STATE["q"] = np.zeros(size, np.int32)
-        move = np.frombuffer(log.read(8 * place[i][1]), np.int32).reshape(-1, 2)  # type: ignore[attr-defined]
-        _STATE["q"][move[:, 0]] += move[:, 1]
-        out[i - first] = _STATE["q"]
-    return out
+            q[:] = 0
+        move = np.frombuffer(log.read(8 * count), np.int32).reshape(-1, 2)
+        q[move[:, 0]] += move[:, 1]
+        yield q
 
 
 def _move(state: ModelState, sections: Sequence[object]) -> NDArray[np.int32]:
@@ -368,7 +368,7 @@ def _wide_chains(devices: int, versions: int) -> Iterator[tuple[int, ModelState,
             )
             now, left = training_start(state, residual)
             layers = [(now[2 * k + 1].reshape(widths[k + 1], widths[k]), now[2 * k]) for k in range(3)]
-            rows = Rows(np.ascontiguousarray(x, np.float32), y.astype(np.uint32), scale=1.0)
+            rows = Rows(x.astype(np.float16), y.astype(np.uint32), scale=1.0)
             trained = [part.reshape(-1) for matrix, biases in trainer.train_head(head, rows, layers) for part in (biases, matrix)]
             before = state.copy()
             made = snap(state, trained, left, density=DENSITY, max_bytes=1 << 22)

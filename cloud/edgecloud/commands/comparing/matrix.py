@@ -136,8 +136,8 @@ def _summed(summary: Sequence[ContextSummary], classes: bool) -> str:
         return _cell(value, 0, classes).strip()
 
     rows = [
-        (s.context or "all rows", s.n, say(s.base), f"{say(s.low)} to {say(s.high)}", say(s.median), say(s.best_score), _device(s.best),
-         say(s.worst_score), _device(s.worst))
+        (s.context or "all rows", s.n, say(s.base), f"{say(s.low)} to {say(s.high)}", say(s.median), say(s.best_score),
+         _without_model(s.best), say(s.worst_score), _without_model(s.worst))
         for s in summary
     ]  # fmt: skip
     head = (
@@ -147,8 +147,9 @@ def _summed(summary: Sequence[ContextSummary], classes: bool) -> str:
     return table(head, rows)
 
 
-def _device(name: str) -> str:
-    return name.partition("/")[0].partition(" ")[0]
+def _without_model(name: str) -> str:
+    """Return DEVICE@VERSION of DEVICE/MODEL@VERSION."""
+    return f"{name.partition('/')[0]}@{name.rpartition('@')[2]}"
 
 
 def _remarks(found: FeasibilityMatrix, odd: Sequence[tuple[MatrixRow, str, float, float]]) -> list[str]:
