@@ -145,7 +145,7 @@ def _computed(
     store: Store, place: naming.Place, row: ProbeRow, run: running.ModelRun, seconds: float, way: str, settings: IntermediateSettings,
     *, keep: bool, now: int,
 ) -> VersionSeen:  # fmt: skip
-    if run.output is None:
+    if run.reason or run.output is None:  # what gives no finite numbers gives them all the same
         return VersionSeen(str(place), run.reason)
     bits = [EXACT, *([settings.bits] * len(run.layers))]  # accuracies are of what the model truly gave
     named = [("output", run.output), *run.layers]

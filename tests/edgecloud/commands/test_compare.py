@@ -84,7 +84,7 @@ def test_two_versions_are_compared_on_probes_and_layer_by_layer(two: Desk, store
     assert same["same"] == 600 and same["parts_at"] is None and all(one["equal"] for one in same["layers"])
 
 
-def test_what_can_not_be_compared_is_refused_by_name(two: Desk, store: SqliteStore, centre: Centre, tmp_path: Path) -> None:
+def test_what_can_not_be_compared_is_refused_by_name(two: Desk, store: SqliteStore, centre: Centre, device: ScriptedDevice) -> None:
     runtime()
     two.ok("probes", "add", "p", "p.npz")
     assert two.error("compare", "pi-7@2", "pi-8@2", "--on", "none")["hint"] == "there are p"
@@ -93,6 +93,10 @@ def test_what_can_not_be_compared_is_refused_by_name(two: Desk, store: SqliteSto
     for words in (("--layers",), ("--on", "p", "--threshold", "0.1"), ("--on", "p", "--layers", "--threshold", "nan")):
         assert two.run("compare", "pi-7@2", "pi-8@2", *words)[0] == 2, words
     assert two.error("compare", "pi-7@2", "pi-9@2")["error"] == "UnknownVersion"
+    centre.deliver(door := centre.meet(ScriptedDevice(device.base, name="pi-6", model="door")), door.train())
+    centre.rebuild()
+    two.ok("probes", "add", "doors", "p.npz", "--model", "door")
+    assert "is for models 'door'" in str(two.error("compare", "pi-7@2", "pi-8@2", "--on", "doors")["message"])
     digits = Base((ROOT / "tests" / "models" / "digits.tflite").read_bytes())
     add_base(store, digits, "other")
     centre.deliver(far := centre.meet(ScriptedDevice(digits, name="pi-9")), far.train())

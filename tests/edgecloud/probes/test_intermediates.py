@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from edgecloud.probes import coding, intermediates, sets
+from edgecloud.probes import coding, intermediates, running, sets
 from edgecloud.probes.intermediates import IntermediateSettings, VersionSeen
 from edgecloud.registry import OUTPUT, ErasureRow, ProbeRow, SqliteStore
 from edgecloud.versions import materialise, naming
@@ -137,6 +139,22 @@ def test_a_version_that_cannot_be_recovered_is_its_own_result(store: SqliteStore
     store.database.run("UPDATE version SET status = 'refused', reason = 'it lied' WHERE id = ?", version.id)
     first, second = ask(store, row, "pi-7@2", "pi-7@base")
     assert "it lied" in first.reason and first.output is None and second.output is not None
+
+
+def test_a_version_that_gives_no_finite_numbers_is_its_own_result_and_nothing_of_it_is_kept(
+    store: SqliteStore, row: ProbeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, real = naming.find(store, naming.parse("pi-7@2")), running.of_place
+
+    def broken(store: SqliteStore, place: naming.Place, bases: materialise.LoadedBases) -> running.Runnable:
+        made = real(store, place, bases)
+        assert made.weights is not None
+        return replace(made, weights={name: value * np.float32("nan") for name, value in made.weights.items()})
+
+    monkeypatch.setattr(running, "of_place", broken)
+    bases = materialise.LoadedBases(store)
+    (seen,) = intermediates.seen(store, [place], row, PROBES, bases, now=5, layers=True, settings=ALL)
+    assert "not finite" in seen.reason and seen.output is None and store.intermediates.total() == 0
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

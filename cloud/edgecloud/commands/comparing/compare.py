@@ -16,7 +16,7 @@ from edgecloud.versions import comparing, materialise, naming
 from edgecommon.arguments import never_with, number, only_with
 from edgecommon.printing import Answer
 from edgecommon.tables import Column
-from modelwire.errors import ModelError
+from modelwire.errors import BadArgument, ModelError
 
 from ..answer import Document, now, progress, registry_of, sentences, table
 from ..distances import described, share, units
@@ -95,6 +95,10 @@ def _on_probes(
     args: argparse.Namespace, store: SqliteStore, places: list[naming.Place], bases: materialise.LoadedBases, plot: Path | None
 ) -> tuple[Document, list[str]]:
     row = sets.find(store, args.on)
+    other = next((p for p in places if row.model not in ("", p.lineage.model)), None)
+    if other is not None:
+        reason = f"the probe set {row.name!r} is for models {row.model!r}, and {other} is none"
+        raise BadArgument(reason=reason, fix="edgecloud probes list names the model of each set")
     probes = sets.load(store, row)
     chosen = probes.rows(args.context)  # before anything is run: a context that nobody has
     sets.check_fits(probes, [sets.input_of(bases[p.base].file, str(p)) for p in places[:1]], row.name)
