@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from edgecloud.registry import LineageRow, Store, VersionRow
 from edgecloud.sketches import counting, measuring
-from edgecloud.versions import materialise
+from edgecloud.versions import materialise, several
 from edgecloud.versions.naming import Place
-from modelwire.errors import BadArgument, DiskUnwritable, ModelWireError, StateBusy
+from modelwire.errors import BadArgument, ModelWireError
 from modelwire.lattice.state import ModelState
 
 from .gathering import gather
@@ -88,17 +88,14 @@ def near_state(
     guessed = counting.distances(gathered.sketches, counting.of_state(state))
     shortlist = _shortlist(store, gathered.ids, guessed, without, len(gathered.ids) if exact else max(SHORTLIST, 2 * count))
     found, unmeasured = list[Neighbour](), list[tuple[str, str]]()
-    for done, (i, version) in enumerate(shortlist):
+    places = {version.id: i for i, version in shortlist}
+    for done, (version, other) in enumerate(several.each(store, [version for _, version in shortlist], bases), 1):
         lineage = store.lineages.by_id(version.lineage)
-        try:
-            other = materialise.rebuild(store, version, bases)
-        except (StateBusy, DiskUnwritable):
-            raise
-        except ModelWireError as error:
-            unmeasured.append((f"{lineage}@{version.version}", error.message))
-            continue
-        found.append(Neighbour(lineage, version, float(guessed[i]), measuring.apart(state, other)))
-        progress(done + 1, len(shortlist))
+        if isinstance(other, ModelWireError):
+            unmeasured.append((f"{lineage}@{version.version}", other.message))
+        else:
+            found.append(Neighbour(lineage, version, float(guessed[places[version.id]]), measuring.apart(state, other)))
+        progress(done, len(shortlist))
     found.sort(key=lambda one: (one.apart.squared, one.version.id))
     return Search(
         name, lattice, measuring.apart(state, state.at_base()).distance, tuple(found[:count]), len(gathered.ids), len(found),
