@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecloud.registry import LineageRow, Store, VersionRow
 from edgecloud.sketches import counting, measuring
@@ -15,7 +14,7 @@ from edgecloud.versions.naming import Place
 from modelwire.errors import BadArgument, ModelWireError
 from modelwire.lattice.state import ModelState
 
-from .gathering import gather
+from .gathering import EstimatedVersions, estimate
 
 SHORTLIST = 10  # versions that are measured exactly at least; twice as many as are asked for, where that is more
 Progress = Callable[[int, int], None]
@@ -84,36 +83,35 @@ def near_state(
             reason=f"no tensor of the base {name!r} is on a lattice, so its versions have no sketches",
             fix="edgecloud diff A@VERSION B@VERSION compares two of them",
         )
-    gathered = gather(store, base, every=every, progress=progress)
-    guessed = counting.distances(gathered.sketches, counting.of_state(state))
-    shortlist = _shortlist(store, gathered.ids, guessed, without, len(gathered.ids) if exact else max(SHORTLIST, 2 * count))
+    guessed = estimate(store, base, counting.of_state(state), every=every, progress=progress)
+    shortlist = _shortlist(store, guessed, without, len(guessed.ids) if exact else max(SHORTLIST, 2 * count))
     found, unmeasured = list[Neighbour](), list[tuple[str, str]]()
-    places = {version.id: i for i, version in shortlist}
+    by_sketch = {version.id: distance for distance, version in shortlist}
     for done, (version, other) in enumerate(several.each(store, [version for _, version in shortlist], bases), 1):
         lineage = store.lineages.by_id(version.lineage)
         if isinstance(other, ModelWireError):
             unmeasured.append((f"{lineage}@{version.version}", other.message))
         else:
-            found.append(Neighbour(lineage, version, float(guessed[places[version.id]]), measuring.apart(state, other)))
+            found.append(Neighbour(lineage, version, by_sketch[version.id], measuring.apart(state, other)))
         progress(done, len(shortlist))
     found.sort(key=lambda one: (one.apart.squared, one.version.id))
     return Search(
-        name, lattice, measuring.apart(state, state.at_base()).distance, tuple(found[:count]), len(gathered.ids), len(found),
-        tuple(unmeasured), len(gathered.left_out), _elsewhere(store, base),
+        name, lattice, measuring.apart(state, state.at_base()).distance, tuple(found[:count]), len(guessed.ids), len(found),
+        tuple(unmeasured), len(guessed.left_out), _elsewhere(store, base),
     )  # fmt: skip
 
 
 def _shortlist(
-    store: Store, ids: Sequence[int], guessed: NDArray[np.float64], without: Callable[[VersionRow], bool], most: int
-) -> list[tuple[int, VersionRow]]:
-    """Return the places and rows of the versions that seem nearest, the nearest first."""
-    out: list[tuple[int, VersionRow]] = []
-    for i in np.argsort(guessed, kind="stable").tolist():
+    store: Store, guessed: EstimatedVersions, without: Callable[[VersionRow], bool], most: int
+) -> list[tuple[float, VersionRow]]:  # fmt: skip
+    """Return the distances and rows of the versions that seem nearest, the nearest first."""
+    out: list[tuple[float, VersionRow]] = []
+    for i in np.argsort(guessed.distances, kind="stable"):
         if len(out) == most:
             break
-        version = store.versions.by_id(ids[i])
+        version = store.versions.by_id(int(guessed.ids[i]))
         if version is not None and not without(version):  # None: its device was erased meanwhile
-            out.append((i, version))
+            out.append((float(guessed.distances[i]), version))
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgecloud.keeping.sketching import SketchMaker
@@ -51,7 +52,7 @@ def test_the_base_itself_has_neighbours(tmp_path: Path) -> None:
     assert found.from_base == 0 and names(found)[0].endswith("@1")
 
 
-def test_sketches_that_were_lost_are_made_again(tmp_path: Path) -> None:
+def test_sketches_that_were_lost_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     centre, _ = planted(tmp_path / "fleet.db")
     store = centre.store
     right = dict(store.sketches.every(place(store, "pi-1").base))
@@ -62,6 +63,11 @@ def test_sketches_that_were_lost_are_made_again(tmp_path: Path) -> None:
     assert said[:3] == [(1, 3), (2, 3), (3, 3)] and store.sketches.missing(0, 99)
     gathered = gathering.gather(store, place(store, "pi-1").base, every=True)
     assert {id: counting.encode(s) for id, s in zip(gathered.ids, gathered.sketches, strict=True)} == right
+    monkeypatch.setattr(gathering, "AT_ONCE", 4)  # in pieces as at once, the last one full
+    one = gathered.sketches[3]
+    estimated = gathering.estimate(store, place(store, "pi-1").base, one, every=True)
+    assert tuple(estimated.ids.tolist()) == gathered.ids and not estimated.left_out
+    assert np.array_equal(estimated.distances, counting.distances(gathered.sketches, one))
     maker = SketchMaker(store)
     assert maker.waiting() and maker.run() == 12 and maker.run() is None and not maker.waiting()
     assert dict(store.sketches.every(place(store, "pi-1").base)) == right

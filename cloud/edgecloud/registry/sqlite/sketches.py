@@ -50,12 +50,12 @@ class SqliteSketches:
             base,
         )
 
-    def every(self, base: bytes) -> list[tuple[int, bytes | None]]:
+    def every(self, base: bytes, after: int = 0, limit: int = -1) -> list[tuple[int, bytes | None]]:
         return self._found(
             "SELECT v.id, s.counts FROM version v LEFT JOIN sketch s ON s.version_id = v.id"
-            f" WHERE v.base = ? AND v.status = 'verified' AND NOT {_GONE} ORDER BY v.id",
-            base,
-        )
+            f" WHERE v.base = ? AND v.id > ? AND v.status = 'verified' AND NOT {_GONE} ORDER BY v.id LIMIT ?",
+            base, after, limit,
+        )  # fmt: skip
 
     def missing(self, after: int, limit: int) -> list[int]:
         rows = self._database.all(
