@@ -13,7 +13,7 @@ from edgecloud.versions import materialise, several, states
 from modelwire.errors import ModelWireError
 from modelwire.lattice.state import ModelState
 from tests.edgecloud.centre import Centre, make_registry
-from tests.edgecloud.device import Base, ScriptedDevice
+from tests.edgecloud.device import ScriptedDevice
 
 from .test_route import KINDS
 
