@@ -343,7 +343,9 @@ def wide_start() -> tuple[Schema, list[Held]]:
     return Schema(tuple(specs)), flat
 
 
-def wide_chains(devices: int, versions: int, manifest: Manifest, flat: list[Held]) -> Iterator[tuple[int, ModelState, Sequence[AnySection]]]:
+def wide_chains(
+    devices: int, versions: int, manifest: Manifest, flat: list[Held]
+) -> Iterator[tuple[int, ModelState, Sequence[AnySection]]]:
     """Yield number, state and sections of each version of the larger net, device by device, by the fixed-order trainer."""
     widths = (64, *WIDE, CLASSES)
     start, began = ModelState.of_base(manifest, flat), time.monotonic()
