@@ -11,8 +11,9 @@ from edgecloud.keeping.sketching import SketchMaker
 from edgecloud.registry import SqliteStore
 from edgecloud.searching import gathering, nearest
 from edgecloud.sketches import counting, measuring
-from edgecloud.versions import naming
+from edgecloud.versions import materialise, naming
 from modelwire.errors import BadArgument, UnknownVersion
+from modelwire.lattice.state import ModelState
 from modelwire.update.manifest import manifest_of
 from tests.edgecloud.centre import Centre, add_base, make_registry
 from tests.edgecloud.desk import Desk
@@ -44,6 +45,24 @@ def test_the_nearest_device_comes_first_with_its_exact_distance(tmp_path: Path) 
     exact = nearest.nearest(store, place(store, "pi-1@2"), every=True, count=4, exact=True)
     assert exact.measured == 8 and names(exact) == names(everywhere)
     assert [one.apart.squared for one in exact.neighbours] == sorted(one.apart.squared for one in exact.neighbours)
+
+
+def test_versions_that_were_measured_lately_are_not_rebuilt_and_tell_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    centre, _ = planted(tmp_path / "fleet.db")
+    store, recent = centre.store, nearest.Recent()
+    asked = [(place(store, name), every) for name in ("pi-1", "pi-2@2", "pi-3", "pi-1@base") for every in (False, True)]
+    fresh = [nearest.nearest(store, at, every=every) for at, every in asked]
+    assert [nearest.nearest(store, at, every=every, recent=recent) for at, every in asked] == fresh
+
+    def never(*args: object, **named: object) -> ModelState:
+        raise AssertionError("it was rebuilt")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(materialise, "rebuild", never)
+        assert [nearest.nearest(store, at, every=every, recent=recent) for at, every in asked] == fresh
+    small, row = nearest.Recent(room=1), place(store, "pi-1").version
+    assert row is not None
+    assert [nearest.nearest(store, at, every=every, recent=small) for at, every in asked] == fresh and small.get(row) is None
 
 
 def test_the_base_itself_has_neighbours(tmp_path: Path) -> None:

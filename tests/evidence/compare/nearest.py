@@ -205,15 +205,19 @@ def _hits(exact: NDArray[np.float64], sketches: NDArray[np.int32], queries: NDAr
 
 
 def queries(store: SqliteStore, names: list[str], number: int = 40, mark: str = "") -> dict[str, float]:
-    """Return the median time of whole queries: among the newest versions, and among all; exact distances and all."""
+    """Return the median time of whole queries, exact distances and all: among the newest versions, among all, and in a program that asks
+    about one version after the other and keeps what it measured.
+    """
     chosen = np.random.default_rng(2).choice(len(names), min(number, len(names)), replace=False)
     figures, bases = {}, materialise.LoadedBases(store)
-    for every, key in ((False, "nearest"), (True, "nearest_of_all_versions")):
+    for key, every, recent in (
+        ("nearest", False, None), ("nearest_of_all_versions", True, None), ("nearest_again", False, nearest.Recent())
+    ):  # fmt: skip
         took, spent = [], []
         for i in chosen:
             place = naming.find(store, naming.parse(names[i]))
             began, worked = time.perf_counter(), time.process_time()
-            nearest.nearest(store, place, every=every, bases=bases)
+            nearest.nearest(store, place, every=every, bases=bases, recent=recent)
             took.append(1e3 * (time.perf_counter() - began))
             spent.append(1e3 * (time.process_time() - worked))
         figures[f"{key}{mark}_ms"], figures[f"{key}{mark}_cpu_ms"] = (round(statistics.median(some), 2) for some in (took, spent))
