@@ -16,7 +16,7 @@ from edgecloud.feasibility.lazily import ScoringThread
 from edgecloud.probes import sets
 from edgecloud.registry import SqliteStore, open_registry
 from edgecommon.runtime import load
-from modelwire.errors import BadArgument
+from modelwire.errors import BadArgument, Unfit
 from tests.edgecloud.centre import sign
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.feasibility.liars import LIAR, PROBES, Car, planted
@@ -43,8 +43,9 @@ def test_commands_show_the_matrix_and_who_is_unfit(
     assert f"{LIAR}@2" in text and "unfit: it says accuracy 0.990" in text
     with monkeypatch.context() as terminal:
         terminal.setattr("edgecloud.commands.comparing.matrix.terminal_width", lambda: 80)
-        lines = desk.ok("matrix").splitlines()[:18]
-    assert max(map(len, lines)) <= 80 and lines[17] == "2 more contexts: | less -S shows all columns"
+        lines = desk.ok("matrix").splitlines()[:19]
+    assert max(map(len, lines)) <= 80 and lines[18] == "2 more contexts: | less -S shows all columns"
+    assert lines[3].split()[:2] == ["rows", "360"]  # how many each score is of
     said = desk.json("matrix")
     assert (said["missing"], said["failed"], said["others"], said["measure"]) == (0, 0, 0, "accuracy")
     models = {row["name"]: row for row in said["models"]}  # type: ignore[attr-defined]
@@ -52,7 +53,7 @@ def test_commands_show_the_matrix_and_who_is_unfit(
     assert [row["name"] for row in said["bases"]] == ["base digits"]  # type: ignore[attr-defined]
     assert "@2 is unfit" in desk.ok("devices", "list")
     assert all("unfit: it says" in desk.ok(command, of) for command, of in (("log", name), ("show", f"{name}@2"), ("show", LIAR)))
-    assert f"take {name}@base" in str(desk.error("materialise", name, "--fit-only", "-o", "a.tflite")["hint"])
+    assert f"materialise {name}@base" in str(desk.error("materialise", name, "--fit-only", "-o", "a.tflite")["hint"])
     desk.ok("matrix", "--versions", "all", "--update")
     assert f"{name}@1 --fit-only" in str(desk.error("materialise", name, "--fit-only", "-o", "a.tflite")["hint"])
     desk.ok("materialise", f"{name}@1", "--fit-only", "-o", "fit.tflite")
@@ -109,10 +110,19 @@ def test_a_model_or_a_set_that_is_not_named_must_be_the_only_one(tmp_path: Path)
             matrix.choose(store, model, on)
     rows = sets.load(store, store.probes.all()[0])
     sets.add(store, "bare", sets.probe_set(rows.x), now=1)
+    lineage, head = evaluating.heads(store, "digits")[0]
+    with pytest.raises(Unfit) as unscored:  # of several sets it names one that can score it
+        fitness.require_fit(store, lineage, head)
+    assert f"edgecloud matrix --model digits --on {PROBES} --versions all --update" in unscored.value.next_step
     with pytest.raises(BadArgument, match="several probe sets"):
         matrix.choose(store, "digits", None)
     with pytest.raises(BadArgument, match="no labels"):
         evaluating.evaluate(store, matrix.choose(store, None, "bare")[1], [])
+    with pytest.raises(BadArgument, match="no labels"):
+        matrix.build(store, "digits", matrix.choose(store, None, "bare")[1])
+    store.probes.remove(matrix.choose(store, None, PROBES)[1], 2)
+    with pytest.raises(Unfit, match="none with labels fits it"):
+        fitness.require_fit(store, lineage, head)
     store.close()
 
 
