@@ -14,7 +14,7 @@ import edgecloud
 from edgecloud.feasibility import asking, evaluating, fitness, matrix
 from edgecloud.feasibility.lazily import ScoringThread
 from edgecloud.probes import sets
-from edgecloud.registry import SqliteStore, open_registry
+from edgecloud.registry import EvaluationRow, SqliteStore, open_registry
 from edgecommon.runtime import load
 from modelwire.errors import BadArgument, Unfit
 from tests.edgecloud.centre import sign
@@ -175,6 +175,26 @@ def test_new_versions_are_scored_beside_and_older_ones_are_left(tmp_path: Path) 
     due = asking.DueVersions(store).next()
     assert due is not None and due.ids == (new[1],)  # the newest of each model first
     scoring(store, lambda: not store.evaluations.missing(digest, new))
+    store.close()
+
+
+def test_a_set_that_is_removed_and_added_again_is_scored_again_and_so_is_one_of_another_model_with_the_same_rows(tmp_path: Path) -> None:
+    store = planted(tmp_path, rows=4)
+    first, heads = store.probes.all()[0], [row for _, row in evaluating.heads(store, "digits")]
+    rows, due = sets.load(store, first), asking.DueVersions(store)
+    for probe in (first, None):
+        if probe is None:
+            store.probes.remove(first, 3_000)
+            probe = sets.add(store, "again", rows, now=3_000)
+            assert probe.digest == first.digest
+        found = due.next()
+        assert found is not None and found.probe == probe and len(found.ids) == asking.AT_ONCE
+        store.evaluations.put([EvaluationRow(row.id, probe.digest, fitness.ALL, 24, 20, None, None, 0, 1.0, 1) for row in heads])
+        assert due.next() is None
+    store.evaluations.drop(first.digest)
+    other = sets.add(store, "twin", rows, model="digits", now=3_000)
+    found = due.next()
+    assert found is not None and found.probe == other
     store.close()
 
 
