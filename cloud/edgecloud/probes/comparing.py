@@ -32,7 +32,7 @@ def layers_apart(a: VersionSeen, b: VersionSeen) -> tuple[list[LayerApart], list
             odd.append(mine.name)
         else:
             out.append(_apart(mine, other))
-    return out, odd + [*theirs]
+    return out, [*odd, *theirs]
 
 
 def parting(layers: list[LayerApart], threshold: float = THRESHOLD) -> LayerApart | None:

@@ -26,7 +26,7 @@ from edgecommon.runtime import RuntimeModel
 from modelwire.lattice.snap import snap, training_start
 from modelwire.update.sections import Kind
 from tests.edgecloud.centre import Centre, make_registry
-from tests.edgecloud.device import Base, ScriptedDevice
+from tests.edgecloud.device import Base, ScriptedDevice, Sent
 from tests.planted import WORLDS, Plan, SeenRows, fleet, seen
 from tests.planted import probes as held_out
 from tests.stock import runtime
@@ -104,7 +104,7 @@ def _train_heads(store: SqliteStore, base: Base) -> list[str]:
     return out
 
 
-def _round(device: ScriptedDevice, model: RuntimeModel, rows: SeenRows):  # type: ignore[no-untyped-def]
+def _round(device: ScriptedDevice, model: RuntimeModel, rows: SeenRows) -> Sent:
     schema = device.base.manifest.schema
     start, residual = training_start(device.state, device.residual)
     first, eye = schema.shaped(start), np.eye(10, dtype=np.float32)
