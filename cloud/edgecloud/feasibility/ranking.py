@@ -75,6 +75,7 @@ class Ranking:
         return best is not None and (best.ahead if than == BASE else self.ahead_of_own) < CHANCE
 
     ahead_of_own: float = 1.0  # p that the best of others is no better than the device's own
+    bases: int = 1  # that the candidates start from
     own_unfit: str = ""  # why the device's own model is unfit
 
 
@@ -129,6 +130,7 @@ def rank(
     return Ranking(
         model, probe, str(device) if device is not None else context, rows, measure, ranked, len(others), len(by_cards), len(by_pilot),
         tuple(left_out), failed, judged.shared, {} if device is None else hardware_of(store, device, card), ahead_of_own,
+        len({one.version.base for one in found if one.version is not None}),
         next((unfit[one.version.id].words for one in fixed if one.version is not None and one.version.id in unfit), ""),
     )  # fmt: skip
 

@@ -98,5 +98,7 @@ def test_what_cannot_be_asked_is_named(desk: Desk, base: Base, tmp_path: Path, m
     monkeypatch.chdir(lone)
     other = Desk(lone, desk._capsys)
     fleet(other, base, {"pi-1": Seen(), "pi-2": None})
+    lone_list: Any = other.json("cards")  # which is no comparison
+    assert [one["device"] for one in lone_list["devices"]] == ["pi-1"] and lone_list["silent"] == 1
     said = other.error("cards", "--biased")
     assert said["error"] == "BadArgument" and "1 of 2 devices" in str(said["message"]) and "privacy.card" in str(said["hint"])

@@ -88,7 +88,8 @@ def test_a_base_is_among_the_models_of_a_context_and_count_limits_others(store: 
     found = ask(store, context="light=day,region=alps", count=1)
     assert sorted(one.role for one in found.models) == [ranking.BASE, ranking.OTHER]
     assert found.rows.even
-    assert found.candidates == 4
+    assert found.candidates == 4 and found.bases == 1
+    assert "start from 2 bases: the one that they are held against is that of most" in feasible._text(replace(found, bases=2))
 
 
 def test_a_context_that_nobody_has_names_those_that_exist(store: SqliteStore) -> None:

@@ -67,7 +67,7 @@ def _document(found: Ranking) -> Document:
         "model": found.model, "probes": found.probes.name, "digest": found.probes.digest, "asked": found.asked, "measure": found.measure,
         "rows": len(found.rows.rows), "weighted_by": list(found.rows.fields), "lacking": dict(found.rows.lacking or {}),
         "candidates": found.candidates, "by_cards": found.by_cards, "by_pilot": found.by_pilot, "unfit": list(found.unfit),
-        "own_unfit": found.own_unfit or None, "failed": dict(found.failed), "shared": found.shared, "hardware": dict(found.hardware),
+        "bases": found.bases, "own_unfit": found.own_unfit or None, "failed": dict(found.failed), "shared": found.shared, "hardware": dict(found.hardware),
         "best": None if best is None else best.name, "better_than_base": found.is_better(BASE),
         "better_than_own": found.is_better(OWN) if any(one.role == OWN for one in found.models) else None,
         "models": [
@@ -126,6 +126,9 @@ def _remarks(found: Ranking) -> list[str]:
         out.append(f"Interval: {f'Clopper and Pearson, {exact}' if found.measure == 'accuracy' else 'of a mean of skewed values'}.")
     stages = f"{found.candidates} models of others: {found.by_cards} left by data cards, {found.by_pilot} by a few rows"
     out.append(f"{stages}; {found.shared} shared one pass through their backbone.")
+    if found.bases > 1:
+        whose = "its own" if any(one.role == OWN for one in found.models) else "that of most"
+        out.append(f"These models start from {found.bases} bases: the one that they are held against is {whose}.")
     lacking = sorted((found.rows.lacking or {}).items(), key=lambda one: -one[1])
     if lacking:
         said = ", ".join(f"{name} ({share:.0%})" for name, share in lacking[:_FEW])

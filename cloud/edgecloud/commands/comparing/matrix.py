@@ -64,7 +64,9 @@ def run(args: argparse.Namespace) -> Answer:
         ],
     }  # fmt: skip
     text = _head(found, known) + "\n"
-    if not known:
+    if not found.rows:
+        text += f"no verified version of {found.model} takes these rows: edgecloud probes add NAME FILE.npz, with rows that it takes"
+    elif not known:
         text += "nothing is scored yet: edgecloud matrix --update"
     elif len(known) > ROWS_SHOWN:
         text += _summed(summary, found.classes)
