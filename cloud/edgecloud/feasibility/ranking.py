@@ -105,6 +105,8 @@ def rank(
     does not look better than it is. Raises BadArgument where nobody has the context, nothing is known of the device's world, or the rows
     have no labels; RuntimeUnusable where no runtime works.
     """
+    if device is not None and context:
+        raise BadArgument(reason="feasible asks for one device or one context", fix="ask for the device, or for the context, alone")
     probes, bases = sets.load(store, probe), materialise.LoadedBases(store)
     if probes.y is None:
         raise BadArgument(reason=f"the rows of {probe.name!r} have no labels", fix="edgecloud probes add NAME FILE.npz, with an array y")

@@ -98,6 +98,11 @@ def test_a_context_that_nobody_has_names_those_that_exist(store: SqliteStore) ->
     assert "light=noon" in error.value.message and "light=night" in str(error.value.facts)
 
 
+def test_a_device_and_a_context_at_once_are_no_question(store: SqliteStore) -> None:
+    with pytest.raises(BadArgument, match="one device or one context"):  # not an answer to one of them
+        ask(store, "night-1", context="light=day")
+
+
 def test_a_device_without_cards_is_told_apart_from_one_that_has_them(store: SqliteStore) -> None:
     with pytest.raises(BadArgument, match="no update of silent/digits carried a data card"):
         ask(store, "silent")
