@@ -132,7 +132,8 @@ def _lacking(lacks: Sequence[Lack], limit: int | None) -> str:
     scored = any(one.own or one.best for one in lacks)
     if not scored:
         columns, rows = [*columns[:2], columns[-1]], [(*row[:2], row[-1]) for row in rows]
-    return table(columns, rows, title="What they hardly see, and how their models do there:" if scored else "What they hardly see:", limit=limit)
+    title = "What they hardly see, and how their models do there:" if scored else "What they hardly see:"
+    return table(columns, rows, title=title, limit=limit)
 
 
 def _title(fleet: FleetCards) -> str:

@@ -67,7 +67,8 @@ def _document(found: Ranking) -> Document:
         "model": found.model, "probes": found.probes.name, "digest": found.probes.digest, "asked": found.asked, "measure": found.measure,
         "rows": len(found.rows.rows), "weighted_by": list(found.rows.fields), "lacking": dict(found.rows.lacking or {}),
         "candidates": found.candidates, "by_cards": found.by_cards, "by_pilot": found.by_pilot, "unfit": list(found.unfit),
-        "bases": found.bases, "own_unfit": found.own_unfit or None, "failed": dict(found.failed), "shared": found.shared, "hardware": dict(found.hardware),
+        "bases": found.bases, "own_unfit": found.own_unfit or None, "failed": dict(found.failed),
+        "shared": found.shared, "hardware": dict(found.hardware),
         "best": None if best is None else best.name, "better_than_base": found.is_better(BASE),
         "better_than_own": found.is_better(OWN) if any(one.role == OWN for one in found.models) else None,
         "models": [
