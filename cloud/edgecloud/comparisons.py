@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecommon.files import read_model_file
-from modelwire.errors import ModelError
+from modelwire.errors import BadArgument, ModelError
 from modelwire.tensors import F32
 
 from .bias import fleet as fleets
@@ -180,6 +180,8 @@ class Comparisons:
         low and high: a 95 % interval; p_no_better_than_base: by a paired test. Raises BadArgument, as the command does.
         """
         lineage = None if device is None else naming.find_lineage(self._store, naming.parse(device))
+        if count < 1:
+            raise BadArgument(reason=f"count is {count}", fix="a whole number above 0: how many models of others are told")
         of, probe = matrix.choose(self._store, model if lineage is None else lineage.model, on)
         asked = sets.context_name(sets.parse_context(context))
         found = ranking.rank(self._store, of, probe, device=lineage, context=asked, count=count)

@@ -35,10 +35,12 @@ def read_fleet(store: Store, model: str | None, progress: Callable[[int, int], N
     """Return what the cards tell of all devices with one model. Refused versions count for nothing.
 
     Raises AmbiguousName when there are several models and none is named, UnknownVersion for one that nobody sent, and BadArgument
-    when fewer than two devices have sent a card.
+    when no device has any.
     """
     every = store.lineages.all()
     models = sorted({one.model for one in every})
+    if not models:
+        raise BadArgument(reason="no device has a model yet", fix="edgecloud devices lists what devices have")
     if model is None and len(models) > 1:
         raise AmbiguousName(device="the fleet", models=", ".join(models), example=f"--model {models[0]}")
     if model is not None and model not in models:
@@ -58,17 +60,18 @@ def read_fleet(store: Store, model: str | None, progress: Callable[[int, int], N
             told.append(told_by(lineage.device, read, axes))
         if progress is not None:
             progress(done + 1, len(of))
-    if len(told) < 2:
-        why = f"{len(told)} of {len(of)} devices sent a card: a world is skewed beside those of others"
-        raise BadArgument(reason=why, fix="privacy.card = true in the devices' settings; edgecloud card DEVICE shows one alone")
     return FleetCards(model or models[0], tuple(told), {one.device: one for one in of}, len(of) - len(told), unreadable)
 
 
 def judge_fleet(fleet: FleetCards, fields: Sequence[str] = (), alarms: float = FALSE_ALARMS) -> Judgement:
     """Return which devices of the fleet are unlike it. fields: those alone; none: all that cards tell but the facts of a board.
 
-    Raises BadArgument for a field that no card has, or that one device alone tells.
+    Raises BadArgument for a field that no card has, or that one device alone tells, and when fewer than two devices have sent a card.
     """
+    if len(fleet.told) < 2:
+        why = f"{len(fleet.told)} of {len(fleet.lineages)} devices sent a card: a world is skewed beside those of others"
+        silent = "privacy.card = true in the devices' settings" if fleet.silent else "one device has no fleet to be held against"
+        raise BadArgument(reason=why, fix=f"{silent}; edgecloud card DEVICE shows one alone")
     known = sorted({name for one in fleet.told for name in one.fields})
     unknown = [name for name in fields if name not in known]
     if unknown:

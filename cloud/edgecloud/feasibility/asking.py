@@ -45,10 +45,11 @@ class DueVersions:
 
     store: SqliteStore
     suspects: set[int] = field(default_factory=set)  # in hand when a process ended: asked for singly
-    given_up: set[tuple[bytes, int]] = field(default_factory=set)  # probe set and version
+    given_up: set[tuple[int, int]] = field(default_factory=set)  # id of a probe set, and version
     _bases: dict[tuple[bytes, bytes], bool] = field(default_factory=dict)  # probe set and base: whether its models take such rows
-    _newest: dict[bytes, list[int]] = field(default_factory=dict)  # by probe set: each model's newest version when it was first looked at
-    _above: dict[bytes, int] = field(default_factory=dict)  # by probe set: up to this id all is done
+    # By id of a probe set: of one that was removed and added anew, and of one of other models with the same rows, nothing is done yet.
+    _newest: dict[int, list[int]] = field(default_factory=dict)  # each model's newest version when it was first looked at
+    _above: dict[int, int] = field(default_factory=dict)  # up to this id all is done
 
     def next(self) -> Due | None:
         """Return what is next; None where all is scored."""
@@ -59,25 +60,25 @@ class DueVersions:
         return None
 
     def _of(self, probe: ProbeRow, bases: list[bytes]) -> Due | None:
-        if probe.digest not in self._newest:
+        if probe.id not in self._newest:
             models = [probe.model] if probe.model else sorted({lineage.model for lineage in self.store.lineages.all()})
             rows = [row for model in models for _, row in evaluating.heads(self.store, model) if row.base in bases]
-            self._newest[probe.digest] = sorted((row.id for row in rows), reverse=True)
-        if newest := self._newest[probe.digest]:
-            missing = self.store.evaluations.missing(probe.digest, [id for id in newest if (probe.digest, id) not in self.given_up])
+            self._newest[probe.id] = sorted((row.id for row in rows), reverse=True)
+        if newest := self._newest[probe.id]:
+            missing = self.store.evaluations.missing(probe.digest, [id for id in newest if (probe.id, id) not in self.given_up])
             newest[:] = [id for id in missing if isinstance(id, int)]
             if (found := self._due(probe, newest)) is not None:
                 return found
             newest.clear()  # they are gone
         first = next(iter(self.store.versions.unverified(1)), None)
         last = self.store.database.number("SELECT coalesce(max(id), 0) FROM version")
-        above = self._above.get(probe.digest, 0)
-        given_up = sum(digest == probe.digest for digest, _ in self.given_up)
+        above = self._above.get(probe.id, 0)
+        given_up = sum(of == probe.id for of, _ in self.given_up)
         ids = self.store.evaluations.due(probe.digest, probe.model, bases, probe.added_at, above, AT_ONCE + given_up)
-        left = [id for id in ids if (probe.digest, id) not in self.given_up]
+        left = [id for id in ids if (probe.id, id) not in self.given_up]
         if left:
             return self._due(probe, left)
-        self._above[probe.digest] = last if first is None else min(last, first.id - 1)
+        self._above[probe.id] = last if first is None else min(last, first.id - 1)
         return None
 
     def _due(self, probe: ProbeRow, ids: list[int]) -> Due | None:
@@ -158,7 +159,7 @@ class Asking:
             else:
                 failures += 1
                 if failures % TRIES == 0:
-                    due.given_up |= {(found.probe.digest, id) for id in found.ids}
+                    due.given_up |= {(found.probe.id, id) for id in found.ids}
                 self._wait(min(LONGEST, self._rest * 2**failures))
             self._wait((time.monotonic() - began) * (1 / self._share - 1))
 
@@ -187,7 +188,7 @@ class Asking:
 
     def _keep(self, store: SqliteStore, due: DueVersions, found: Due, rows: list[EvaluationRow]) -> None:
         told = {row.subject for row in rows}
-        due.given_up |= {(found.probe.digest, id) for id in found.ids if id not in told}  # gone, or no longer of that base
+        due.given_up |= {(found.probe.id, id) for id in found.ids if id not in told}  # gone, or no longer of that base
         due.suspects -= told
         try:
             store.evaluations.put(rows)
@@ -196,7 +197,7 @@ class Asking:
         except LineageError:  # a version was erased meanwhile, or a row is none: the others are asked for by themselves
             due.suspects |= set(found.ids)
             if len(found.ids) == 1:
-                due.given_up.add((found.probe.digest, found.ids[0]))
+                due.given_up.add((found.probe.id, found.ids[0]))
 
     def _blame(self, store: SqliteStore, due: DueVersions, found: Due, why: str) -> None:
         """Ask for what was in hand singly; one that ends the process alone is kept with that fault."""
@@ -204,7 +205,7 @@ class Asking:
             due.suspects |= set(found.ids)
             return
         id = found.ids[0]
-        due.given_up.add((found.probe.digest, id))
+        due.given_up.add((found.probe.id, id))
         log.warning("version %d could not be scored on %s: %s", id, found.probe.name, why)
         row = EvaluationRow(id, found.probe.digest, fitness.ALL, found.probe.rows, None, None, None, 0, 0.0, int(self._clock()), why)
         with contextlib.suppress(StateBusy, DiskUnwritable, LineageError):

@@ -175,14 +175,19 @@ def _row(
 
 def prepare(probe: ProbeRow, probes: ProbeSet) -> PreparedProbes:
     """Return a probe set with its contexts. Raises BadArgument for one without labels."""
-    if probes.y is None:
-        raise BadArgument(reason=f"the probe set {probe.name!r} has no labels: nothing is right or wrong on it", fix=sets.EXAMPLE)
+    require_labels(probe, probes)
     contexts = [(fitness.ALL, np.arange(len(probes))), *((context, probes.rows(context)) for context in probes.contexts())]
     classes = [] if probes.labels is None else np.unique(probes.labels).tolist()
     if LABEL not in probes.tags and 1 < len(classes) <= CLASSES_MAX and probes.labels is not None:
         contexts += [(f"{LABEL}={one}", np.flatnonzero(probes.labels == one)) for one in classes]
     tags = {name: np.array(values) for name, values in probes.tags.items()}
     return PreparedProbes(probe, probes, tuple(contexts), tags, fitness.chances(probe.digest, len(probes)))
+
+
+def require_labels(probe: ProbeRow, probes: ProbeSet) -> None:
+    """Raise BadArgument for a probe set without labels."""
+    if probes.y is None:
+        raise BadArgument(reason=f"the probe set {probe.name!r} has no labels: nothing is right or wrong on it", fix=sets.EXAMPLE)
 
 
 def _is_held(store: Store, version: VersionRow) -> bool:

@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecloud.registry import EvaluationRow, LineageRow, Status, Store, VersionRow
+from edgecloud.probes import sets
+from edgecloud.registry import EvaluationRow, LineageRow, ProbeRow, Status, Store, VersionRow
 from edgecloud.versions import cards
+from edgecloud.versions.materialise import LoadedBases
 from modelwire.cards.card import Card, merge
-from modelwire.errors import Unfit, WireError
+from modelwire.errors import ModelWireError, Unfit, WireError
 from modelwire.wire import cbor
 
 ALL, OWN = "", "own"  # contexts: all rows; the rows that a version is judged by
@@ -102,13 +104,32 @@ def require_fit(store: Store, lineage: LineageRow, version: VersionRow) -> None:
     found = unfit(store, [version.id]).get(version.id)
     if found is not None:
         near = nearest_fit(store, lineage, version)
-        none = f"no version of {lineage} that was scored is fit: take {lineage}@base"
+        none = f"no version of {lineage} that was scored is fit: edgecloud materialise {lineage}@base"
         fix = f"edgecloud materialise {lineage}@{near.version} --fit-only: the nearest that is fit" if near else none
-        raise Unfit(name=name, reason=found.words, fix=fix)
+        raise Unfit(name=name, reason=found.words.removeprefix("unfit: "), fix=fix)
     if unscored(store, [version.id]):
-        sets = store.probes.all()
-        fix = f"edgecloud matrix --model {lineage.model} --versions all --update" if sets else "edgecloud probes add NAME FILE.npz"
-        raise Unfit(name=name, reason="it was scored on no probe set" + ("" if sets else ", since there is none"), fix=fix)
+        fits = _scoring(store, lineage, version)
+        faults = [row.fault for row in store.evaluations.of(version.id) if row.fault]
+        reason = f"it could not be run: {faults[0]}" if faults else "it was scored on no probe set" + (
+            "" if fits else ", since none with labels fits it"
+        )
+        fix = "edgecloud probes add NAME FILE.npz, with labels y"
+        if fits:
+            fix = f"edgecloud matrix --model {lineage.model} --on {fits[0].name} --versions all --update"
+        raise Unfit(name=name, reason=reason, fix=fix)
+
+
+def _scoring(store: Store, lineage: LineageRow, version: VersionRow) -> list[ProbeRow]:
+    """Return the probe sets by which a version can be scored: with labels or targets, and rows that it takes."""
+    base, out = LoadedBases(store)[version.base].file, []
+    for row in store.probes.all():
+        try:
+            held = sets.load(store, row) if row.model in ("", lineage.model) else None
+            if held is not None and held.y is not None and sets.check_fits(held, [sets.input_of(base, "")], row.name):
+                out.append(row)
+        except ModelWireError:
+            continue
+    return out
 
 
 def judge(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -43,17 +44,40 @@ def of_share(right: NDArray[np.bool_], weights: F64, level: float = LEVEL) -> Es
 
 
 def of_mean(values: F64, weights: F64, level: float = LEVEL) -> Estimate:
-    """Return the weighted mean of any values, with the interval of a normal mean: good from some thirty rows on."""
+    """Return the weighted mean of any values, with the union of Student's interval and the one that their skewness gives.
+
+    Of skewed values, as losses are, Student's alone holds less often than it says. docs/comparing.md says what was measured of both.
+    Source: Hall, Journal of the Royal Statistical Society B 54 (1992), the cubic transformation.
+    """
     rows, size = int((weights > 0).sum()), effective(weights)
     if not rows:
         return Estimate(math.nan, -math.inf, math.inf, 0, 0.0)
-    total = weights.sum()
-    mean = float((weights * values).sum() / total)
-    spread = float((weights * (values - mean) ** 2).sum() / total)
+    total = float(weights.sum())
+    mean = float((weights * values).sum()) / total
+    off = values - mean
+    spread, squares = float((weights * off**2).sum()) / total, float((weights**2 * off**2).sum()) / total**2
+    if np.ptp(weights) > 0 and squares > 0:  # the rows themselves show how much the mean varies
+        size = min(size, spread / squares)
     if size <= 1:
         return Estimate(mean, -math.inf, math.inf, rows, size)
-    reach = normal_quantile((1 + level) / 2) * math.sqrt(spread / (size - 1))
-    return Estimate(mean, mean - reach, mean + reach, rows, size)
+    deviation, reach = math.sqrt(spread * size / (size - 1)), student_quantile(level, size - 1) / math.sqrt(size)
+    skew = float((weights * (off / math.sqrt(spread)) ** 3).sum()) / total if spread > 0 else 0.0
+    ends = (_straightened(reach, skew, size), _straightened(-reach, skew, size))
+    return Estimate(mean, mean - deviation * max(reach, ends[0]), mean - deviation * min(-reach, ends[1]), rows, size)
+
+
+def _straightened(reach: float, skew: float, size: float) -> float:
+    """Return where Hall's transformation comes to `reach`: the inverse of t + a t^2 + a^2 t^3 / 3 + a / 2n, with a = skew / 3."""
+    if abs(skew) < 1e-9:
+        return reach
+    return 3 / skew * (math.copysign(abs(inner := 1 + skew * (reach - skew / (6 * size))) ** (1 / 3), inner) - 1)
+
+
+@lru_cache(maxsize=1024)
+def student_quantile(level: float, freedom: float) -> float:
+    """Return the bound within which a number of Student's distribution lies in a share of `level` of cases. freedom: above 0."""
+    share = max(beta_quantile(1 - level, freedom / 2, 0.5), _TINY)
+    return math.sqrt(freedom * (1 - share) / share)
 
 
 def effective(weights: F64) -> float:
@@ -89,15 +113,6 @@ def better(first: F64, second: F64, weights: F64, seed: bytes) -> float:
         turns = rng.integers(0, 2, (min(200, FLIPS - start), len(ahead))) * 2.0 - 1
         reached += int((turns @ ahead >= least).sum())
     return (1 + reached) / (1 + FLIPS)
-
-
-def normal_quantile(share: float) -> float:
-    """Return what a standard normal number stays below in this share of cases."""
-    low, high = -40.0, 40.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if 0.5 * math.erfc(-middle / math.sqrt(2)) < share else (low, middle)
-    return (low + high) / 2
 
 
 def beta_quantile(share: float, a: float, b: float) -> float:

@@ -112,9 +112,13 @@ def choose(store: Store, model: str | None, on: str | None) -> tuple[str, ProbeR
 
 
 def build(store: Store, model: str, probe: ProbeRow, versions: str = HEADS, *, labels: bool = False) -> FeasibilityMatrix:
-    """Return the matrix as far as it was scored. versions: HEADS or ALL_VERSIONS. labels: classes are contexts, too."""
+    """Return the matrix as far as it was scored. versions: HEADS or ALL_VERSIONS. labels: classes are contexts, too.
+
+    Raises BadArgument for a set without labels.
+    """
     named = evaluating.heads(store, model) if versions == HEADS else evaluating.everything(store, model)
     held = sets.load(store, probe)
+    evaluating.require_labels(probe, held)
     fits = {row.id for row in evaluating.fitting(store, probe, [row for _, row in named], held)}
     chosen = [(lineage, row) for lineage, row in named if row.id in fits]
     commits = sorted({row.base for _, row in chosen})

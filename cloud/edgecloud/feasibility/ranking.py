@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -75,6 +75,8 @@ class Ranking:
         return best is not None and (best.ahead if than == BASE else self.ahead_of_own) < CHANCE
 
     ahead_of_own: float = 1.0  # p that the best of others is no better than the device's own
+    bases: int = 1  # that the candidates start from
+    own_unfit: str = ""  # why the device's own model is unfit
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ def rank(
     does not look better than it is. Raises BadArgument where nobody has the context, nothing is known of the device's world, or the rows
     have no labels; RuntimeUnusable where no runtime works.
     """
+    if device is not None and context:
+        raise BadArgument(reason="feasible asks for one device or one context", fix="ask for the device, or for the context, alone")
     probes, bases = sets.load(store, probe), materialise.LoadedBases(store)
     if probes.y is None:
         raise BadArgument(reason=f"the rows of {probe.name!r} have no labels", fix="edgecloud probes add NAME FILE.npz, with an array y")
@@ -128,6 +132,8 @@ def rank(
     return Ranking(
         model, probe, str(device) if device is not None else context, rows, measure, ranked, len(others), len(by_cards), len(by_pilot),
         tuple(left_out), failed, judged.shared, {} if device is None else hardware_of(store, device, card), ahead_of_own,
+        len({one.version.base for one in found if one.version is not None}),
+        next((unfit[one.version.id].words for one in fixed if one.version is not None and one.version.id in unfit), ""),
     )  # fmt: skip
 
 
@@ -166,7 +172,8 @@ class _Work:
         weights = self.rows.weights[self.judging]
         if scores.right is not None:
             return intervals.of_share(scores.right[place][self.judging], weights)
-        return intervals.of_mean(scores.loss[place][self.judging].astype(np.float64), weights)
+        found = intervals.of_mean(scores.loss[place][self.judging].astype(np.float64), weights)
+        return replace(found, low=max(0.0, found.low))  # no loss is below 0
 
     def ahead(self, scores: scoring.Scores, place: int, of: int) -> float:
         """Return p of the paired test of one against another, on the half by which the chosen are judged."""

@@ -233,7 +233,8 @@ class Judge:
     def _put_all(self, tail: tails.Tail, made: products.Outputs, places: Sequence[int], out: Scores) -> NDArray[np.bool_]:
         """Judge a product's outputs and write that down. Return of which version and row [versions, rows] rounding could decide that."""
         scores, outputs = made.scores, made.scores.shape[1]
-        finite: NDArray[np.bool_] = np.isfinite(scores.sum(1))
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is run whole
+            finite: NDArray[np.bool_] = np.isfinite(scores.sum(1))
         if self.wanted.dtype.kind not in "iu" or outputs == 1 or tail.last != SOFTMAX:
             values = products.values_of(tail, scores)
             for place, one in zip(places, values, strict=True):

@@ -20,7 +20,7 @@ F64: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = NDArray[np.int64]
 ROWS_MIN = 30  # that an answer needs, as many as equally weighted ones
 TURNS, NEAR = 100, 1e-9  # of the fit to several margins
-LABELS = "labels"
+LABELS, LABEL = "labels", "label"  # a card's field, and the tag by which a context names one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ def of_card(probes: ProbeSet, card: Card, name: str) -> WeightedRows:
     weights, lacking, cells = np.ones(len(probes)), dict[str, float](), list[tuple[NDArray[np.bool_], float]]()
     for field, values, counts in margins:
         total, there = sum(counts.values()), {value for value in counts if counts[value] and (values == value).any()}
-        lacking.update({f"{field.removeprefix('tags.')}={v}": n / total for v, n in counts.items() if n and v not in there})
+        said = LABEL if field == LABELS else field.removeprefix("tags.")
+        lacking.update({f"{said}={v}": n / total for v, n in counts.items() if n and v not in there})
         covered = sum(counts[value] for value in there)
         weights[~np.isin(values, list(there))] = 0
         cells += [(values == value, counts[value] / covered) for value in sorted(there)]

@@ -80,7 +80,8 @@ def test_scores_that_were_kept_say_how_a_model_does_where_it_never_was_and_whose
     assert (lack["own"]["score"], lack["base"]["score"], lack["best"]["score"]) == (0.41, 0.6, 0.93)
     assert lack["best"]["name"] == "pi-2/digits@4" and lack["base"]["name"] == "digits" and lack["own"]["probes"] == PROBES.hex()
     text = desk.ok("cards", "--biased", "--field", "tags.light")
-    assert "0.41: owl" in text and "0.93: pi-2/digits@4" in text and "nothing was scored" not in text
+    assert "0.41: owl" in text and "0.93: pi-2@4" in text and "nothing was scored" not in text
+    assert "Scores are of 100 probe rows each" in text
 
 
 def test_all_devices_are_listed_with_what_they_tell(desk: Desk) -> None:
@@ -98,5 +99,7 @@ def test_what_cannot_be_asked_is_named(desk: Desk, base: Base, tmp_path: Path, m
     monkeypatch.chdir(lone)
     other = Desk(lone, desk._capsys)
     fleet(other, base, {"pi-1": Seen(), "pi-2": None})
+    lone_list: Any = other.json("cards")  # which is no comparison
+    assert [one["device"] for one in lone_list["devices"]] == ["pi-1"] and lone_list["silent"] == 1
     said = other.error("cards", "--biased")
     assert said["error"] == "BadArgument" and "1 of 2 devices" in str(said["message"]) and "privacy.card" in str(said["hint"])

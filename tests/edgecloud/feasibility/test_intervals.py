@@ -49,6 +49,11 @@ def test_no_rows_say_nothing() -> None:
     none = intervals.of_share(np.zeros(0, bool), np.zeros(0))
     assert math.isnan(none.value) and (none.low, none.high, none.rows) == (0.0, 1.0, 0)
     assert intervals.of_mean(np.zeros(1), np.ones(1)).high == math.inf
+    for same in (0.0, 1e-30, 3e38):  # nothing varies, or so little or much that a power of it is no number
+        found = intervals.of_mean(np.full(9, same), np.ones(9))
+        assert found.value == found.low == found.high == pytest.approx(same)
+    tiny = intervals.of_mean(np.array([0.0, 1e-140] * 9), np.ones(18))
+    assert 0 < tiny.low < tiny.value < tiny.high < 1e-139
 
 
 def test_weighted_intervals_hold_as_often_as_they_say() -> None:
@@ -59,11 +64,27 @@ def test_weighted_intervals_hold_as_often_as_they_say() -> None:
     assert held / 600 >= 0.94
 
 
-def test_the_interval_of_a_mean_holds_as_often_as_it_says() -> None:
-    rng, held = np.random.default_rng(2), 0
-    for _ in range(600):
-        held += (found := intervals.of_mean(rng.exponential(size=200), np.ones(200))).low <= 1 <= found.high
-    assert held / 600 >= 0.92
+@pytest.mark.parametrize("n", [15, 40, 200])
+def test_the_interval_of_a_mean_holds_as_often_as_it_says_of_skewed_values_too(n: int) -> None:
+    rng, held = np.random.default_rng(2), {"even": 0, "skewed": 0}
+    for _ in range(800):
+        for name, values, true in (("even", rng.normal(size=n), 0.0), ("skewed", rng.normal(size=n) ** 2, 1.0)):
+            held[name] += (found := intervals.of_mean(values, np.ones(n))).low <= true <= found.high
+    assert held["even"] / 800 >= 0.93 and held["skewed"] / 800 >= 0.92  # by Student's alone: 0.88 of 15 skewed ones
+
+
+def test_weights_that_go_with_the_values_widen_the_interval_of_their_mean() -> None:
+    rng, held = np.random.default_rng(4), 0
+    for _ in range(200):
+        far = rng.random(80) < 0.3
+        found = intervals.of_mean(np.where(far, rng.normal(5, 2, 80), rng.normal(0, 0.2, 80)), np.where(far, 4.0, 1.0))
+        held += found.low <= 4 * 0.3 * 5 / (4 * 0.3 + 0.7) <= found.high
+    assert held / 200 >= 0.92
+
+
+@pytest.mark.parametrize(("freedom", "bound"), [(1, 12.7062), (7, 2.36462), (29, 2.04523), (1e6, 1.95997)])
+def test_students_quantile_as_in_tables(freedom: float, bound: float) -> None:
+    assert intervals.student_quantile(0.95, freedom) == pytest.approx(bound, rel=1e-4)
 
 
 def test_the_paired_test_calls_equals_better_no_more_often_than_it_says() -> None:

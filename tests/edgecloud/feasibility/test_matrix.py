@@ -14,9 +14,9 @@ import edgecloud
 from edgecloud.feasibility import asking, evaluating, fitness, matrix
 from edgecloud.feasibility.lazily import ScoringThread
 from edgecloud.probes import sets
-from edgecloud.registry import SqliteStore, open_registry
+from edgecloud.registry import EvaluationRow, SqliteStore, open_registry
 from edgecommon.runtime import load
-from modelwire.errors import BadArgument
+from modelwire.errors import BadArgument, Unfit
 from tests.edgecloud.centre import sign
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.feasibility.liars import LIAR, PROBES, Car, planted
@@ -43,8 +43,9 @@ def test_commands_show_the_matrix_and_who_is_unfit(
     assert f"{LIAR}@2" in text and "unfit: it says accuracy 0.990" in text
     with monkeypatch.context() as terminal:
         terminal.setattr("edgecloud.commands.comparing.matrix.terminal_width", lambda: 80)
-        lines = desk.ok("matrix").splitlines()[:18]
-    assert max(map(len, lines)) <= 80 and lines[17] == "2 more contexts: | less -S shows all columns"
+        lines = desk.ok("matrix").splitlines()[:19]
+    assert max(map(len, lines)) <= 80 and lines[18] == "2 more contexts: | less -S shows all columns"
+    assert lines[3].split()[:2] == ["rows", "360"]  # how many each score is of
     said = desk.json("matrix")
     assert (said["missing"], said["failed"], said["others"], said["measure"]) == (0, 0, 0, "accuracy")
     models = {row["name"]: row for row in said["models"]}  # type: ignore[attr-defined]
@@ -52,7 +53,7 @@ def test_commands_show_the_matrix_and_who_is_unfit(
     assert [row["name"] for row in said["bases"]] == ["base digits"]  # type: ignore[attr-defined]
     assert "@2 is unfit" in desk.ok("devices", "list")
     assert all("unfit: it says" in desk.ok(command, of) for command, of in (("log", name), ("show", f"{name}@2"), ("show", LIAR)))
-    assert f"take {name}@base" in str(desk.error("materialise", name, "--fit-only", "-o", "a.tflite")["hint"])
+    assert f"materialise {name}@base" in str(desk.error("materialise", name, "--fit-only", "-o", "a.tflite")["hint"])
     desk.ok("matrix", "--versions", "all", "--update")
     assert f"{name}@1 --fit-only" in str(desk.error("materialise", name, "--fit-only", "-o", "a.tflite")["hint"])
     desk.ok("materialise", f"{name}@1", "--fit-only", "-o", "fit.tflite")
@@ -109,10 +110,19 @@ def test_a_model_or_a_set_that_is_not_named_must_be_the_only_one(tmp_path: Path)
             matrix.choose(store, model, on)
     rows = sets.load(store, store.probes.all()[0])
     sets.add(store, "bare", sets.probe_set(rows.x), now=1)
+    lineage, head = evaluating.heads(store, "digits")[0]
+    with pytest.raises(Unfit) as unscored:  # of several sets it names one that can score it
+        fitness.require_fit(store, lineage, head)
+    assert f"edgecloud matrix --model digits --on {PROBES} --versions all --update" in unscored.value.next_step
     with pytest.raises(BadArgument, match="several probe sets"):
         matrix.choose(store, "digits", None)
     with pytest.raises(BadArgument, match="no labels"):
         evaluating.evaluate(store, matrix.choose(store, None, "bare")[1], [])
+    with pytest.raises(BadArgument, match="no labels"):
+        matrix.build(store, "digits", matrix.choose(store, None, "bare")[1])
+    store.probes.remove(matrix.choose(store, None, PROBES)[1], 2)
+    with pytest.raises(Unfit, match="none with labels fits it"):
+        fitness.require_fit(store, lineage, head)
     store.close()
 
 
@@ -165,6 +175,26 @@ def test_new_versions_are_scored_beside_and_older_ones_are_left(tmp_path: Path) 
     due = asking.DueVersions(store).next()
     assert due is not None and due.ids == (new[1],)  # the newest of each model first
     scoring(store, lambda: not store.evaluations.missing(digest, new))
+    store.close()
+
+
+def test_a_set_that_is_removed_and_added_again_is_scored_again_and_so_is_one_of_another_model_with_the_same_rows(tmp_path: Path) -> None:
+    store = planted(tmp_path, rows=4)
+    first, heads = store.probes.all()[0], [row for _, row in evaluating.heads(store, "digits")]
+    rows, due = sets.load(store, first), asking.DueVersions(store)
+    for probe in (first, None):
+        if probe is None:
+            store.probes.remove(first, 3_000)
+            probe = sets.add(store, "again", rows, now=3_000)
+            assert probe.digest == first.digest
+        found = due.next()
+        assert found is not None and found.probe == probe and len(found.ids) == asking.AT_ONCE
+        store.evaluations.put([EvaluationRow(row.id, probe.digest, fitness.ALL, 24, 20, None, None, 0, 1.0, 1) for row in heads])
+        assert due.next() is None
+    store.evaluations.drop(first.digest)
+    other = sets.add(store, "twin", rows, model="digits", now=3_000)
+    found = due.next()
+    assert found is not None and found.probe == other
     store.close()
 
 

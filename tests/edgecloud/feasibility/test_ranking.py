@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgecloud import cli
+from edgecloud.commands.comparing import feasible
 from edgecloud.feasibility import evaluating, ranking, shortlisting
 from edgecloud.probes import sets
 from edgecloud.registry import SqliteStore
@@ -86,13 +88,19 @@ def test_a_base_is_among_the_models_of_a_context_and_count_limits_others(store: 
     found = ask(store, context="light=day,region=alps", count=1)
     assert sorted(one.role for one in found.models) == [ranking.BASE, ranking.OTHER]
     assert found.rows.even
-    assert found.candidates == 4
+    assert found.candidates == 4 and found.bases == 1
+    assert "start from 2 bases: the one that they are held against is that of most" in feasible._text(replace(found, bases=2))
 
 
 def test_a_context_that_nobody_has_names_those_that_exist(store: SqliteStore) -> None:
     with pytest.raises(BadArgument) as error:
         ask(store, context="light=noon")
     assert "light=noon" in error.value.message and "light=night" in str(error.value.facts)
+
+
+def test_a_device_and_a_context_at_once_are_no_question(store: SqliteStore) -> None:
+    with pytest.raises(BadArgument, match="one device or one context"):  # not an answer to one of them
+        ask(store, "night-1", context="light=day")
 
 
 def test_a_device_without_cards_is_told_apart_from_one_that_has_them(store: SqliteStore) -> None:
@@ -113,7 +121,8 @@ def test_a_model_that_says_what_the_centre_does_not_find_is_left_out(store: Sqli
     evaluating.evaluate(store, sets.find(store, "roads"), [row for _, row in evaluating.heads(store, "digits")])
     found = ask(store, "night-1")
     assert found.unfit == ("liar/digits@1",)
-    assert all(one.device != "liar" for one in found.models)
+    assert all(one.device != "liar" for one in found.models) and not found.own_unfit
+    assert ask(store, "liar").own_unfit.startswith("unfit: it says accuracy 0.990")  # it is shown, and said what it is
 
 
 def test_rows_are_weighted_until_tags_and_labels_are_as_frequent_as_in_the_card() -> None:
@@ -131,6 +140,8 @@ def test_rows_are_weighted_until_tags_and_labels_are_as_frequent_as_in_the_card(
 def test_what_a_card_tells_and_no_row_has_is_said() -> None:
     made = card_of(100, tags={"light": ["night"] * 60 + ["fog"] * 40})
     assert shortlisting.of_card(probe_rows(), made, "pi-7").lacking == {"light=fog": 0.4}
+    eleven = card(50, of=110, labels=dict.fromkeys(range(11), 10))
+    assert shortlisting.of_card(probe_rows(), eleven, "pi-7").lacking == {"label=10": pytest.approx(1 / 11)}  # as contexts name it
     with pytest.raises(BadArgument, match="0 equally weighted rows"):
         shortlisting.of_card(probe_rows(), card_of(10, tags={"light": ["fog"] * 10}), "pi-7")
     with pytest.raises(BadArgument, match="the cards of pi-7 tell none of it"):
@@ -148,11 +159,20 @@ def test_the_command_answers_people_and_machines(store: SqliteStore, capsys: pyt
     text = capsys.readouterr().out
     assert "None is better than the base beyond chance" in text
     assert "(own)" in text and "(base)" in text and "95 in 100" in text
+    assert "Clopper and Pearson, of so many rows as count the same" in text  # weighted ones are not exact
     assert cli.main(["--db", path, "--json", "feasible", "--context", "light=night", "--count", "1"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["better_than_base"] is False and told["better_than_own"] is None
+    assert cli.main(["--db", path, "feasible", "--context", "light=night"]) == 0
+    assert "Clopper and Pearson, exact" in capsys.readouterr().out
+    assert told["better_than_base"] is False and told["own_unfit"] is None and told["better_than_own"] is None
     assert [one["role"] for one in told["models"]].count("other") == 1
     assert all(one["low"] <= one["score"] <= one["high"] for one in told["models"])
+
+
+def test_nothing_is_called_better_than_a_base_that_could_not_be_scored(store: SqliteStore) -> None:
+    found = ask(store, context="light=night")
+    alone = replace(found, models=tuple(one for one in found.models if one.role != ranking.BASE))
+    assert "nothing says that it is better than the base" in feasible._text(alone) and not alone.is_better(ranking.BASE)
 
 
 @pytest.mark.parametrize("words", [[], ["--for", "night-1", "--context", "light=night"], ["--for", "night-1@1"], ["--context", "light"]])

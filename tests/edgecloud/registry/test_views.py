@@ -75,6 +75,8 @@ def test_figures_of_another_kind_are_none() -> None:
 
     said = cbor.encode({"accuracy_after": 1, "accuracy_before": "0.5", "loss_after": 0.25, "loss_before": [0.5]})
     assert views.figures_of(said) == (None, 0.25, None, None)
+    far = cbor.encode({"accuracy_before": -0.5, "accuracy_after": 99.0, "loss_after": -3.0})
+    assert views.figures_of(far) == (None, -3.0, None, None)  # no accuracy: what can't be one is judged by nobody, and shown to nobody
     assert views.figures_of(b"") == views.figures_of(b"\xff") == views.figures_of(cbor.encode([])) == (None,) * 4
 
 

@@ -27,7 +27,7 @@ EXAMPLES = (
     "edgecloud cards",
 )
 SHOWN = 12  # findings, unless --count says otherwise
-_PLAINEST = 3  # devices of a kind of bias that are named
+_PLAINEST = 2  # devices of a kind of bias that are named
 _NAMED = 4  # fields of a note
 
 
@@ -126,13 +126,14 @@ def _lacking(lacks: Sequence[Lack], limit: int | None) -> str:
     for context, of in contexts.items():
         known = [one for one in of if one.own is not None]
         worst = min(known, key=lambda one: one.own.score if one.own else 1.0, default=of[0])
-        best = f"{_share(worst.best)}: {worst.best.name}" if worst.best else ""
+        best = f"{_share(worst.best)}: {_without_model(worst.best.name)}" if worst.best else ""
         own = f"{_share(worst.own)}: {worst.device}" if worst.own else ""
-        rows.append((context, len(of), own, _share(worst.base), best, ", ".join(f"{name}: {n}" for name, n in worst.seen_by[:2])))
+        rows.append((context, len(of), own, _share(worst.base), best, ", ".join(f"{name}: {n}" for name, n in worst.seen_by[:1])))
     scored = any(one.own or one.best for one in lacks)
     if not scored:
         columns, rows = [*columns[:2], columns[-1]], [(*row[:2], row[-1]) for row in rows]
-    return table(columns, rows, title="What they hardly see, and their models have not learnt:", limit=limit)
+    title = "What they hardly see, and how their models do there:" if scored else "What they hardly see:"
+    return table(columns, rows, title=title, limit=limit)
 
 
 def _title(fleet: FleetCards) -> str:
@@ -177,6 +178,11 @@ def _named(of: Sequence[BiasFinding]) -> str:
     return visible(", ".join(names[:_PLAINEST]))
 
 
+def _without_model(name: str) -> str:
+    """Return DEVICE@VERSION of DEVICE/MODEL@VERSION."""
+    return f"{name.partition('/')[0]}@{name.rpartition('@')[2]}"
+
+
 def _share(one: Scored | None) -> str:
     return "" if one is None else f"{one.score:.2f}"
 
@@ -204,6 +210,11 @@ def _notes(fleet: FleetCards, found: Judgement, lacks: list[Lack]) -> list[str]:
     noisy = [one.device for one in fleet.told if one.noise]
     if noisy:
         out.append(f"{len(noisy)} devices put noise on their counts: what is below three times its scale counts as nothing or as there.")
+    rows = [one.best.n for one in lacks if one.best]
+    if rows:
+        size = f"{min(rows)} to {max(rows)}" if min(rows) < max(rows) else f"{rows[0]}"
+        look = "The best other is the best of all on the very rows that chose it, and looks better than it is"
+        out.append(f"Scores are of {size} probe rows each. {look}: edgecloud feasible --context judges it on rows of its own.")
     if lacks and all(one.own is None and one.best is None for one in lacks):
         out.append("How models do on what they lack is not known: nothing was scored on a probe set with these tags. See edgecloud matrix.")
     return out

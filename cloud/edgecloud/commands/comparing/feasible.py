@@ -67,7 +67,8 @@ def _document(found: Ranking) -> Document:
         "model": found.model, "probes": found.probes.name, "digest": found.probes.digest, "asked": found.asked, "measure": found.measure,
         "rows": len(found.rows.rows), "weighted_by": list(found.rows.fields), "lacking": dict(found.rows.lacking or {}),
         "candidates": found.candidates, "by_cards": found.by_cards, "by_pilot": found.by_pilot, "unfit": list(found.unfit),
-        "failed": dict(found.failed), "shared": found.shared, "hardware": dict(found.hardware),
+        "bases": found.bases, "own_unfit": found.own_unfit or None, "failed": dict(found.failed),
+        "shared": found.shared, "hardware": dict(found.hardware),
         "best": None if best is None else best.name, "better_than_base": found.is_better(BASE),
         "better_than_own": found.is_better(OWN) if any(one.role == OWN for one in found.models) else None,
         "models": [
@@ -122,13 +123,19 @@ def _remarks(found: Ranking) -> list[str]:
         even = f"weighted by {', '.join(found.rows.fields)}: as much as {size.size:.0f} that count the same"
         how = "each counts the same" if found.rows.even else even
         out.append(f"Judged on {size.rows} rows, {how}; chosen and put in order on {len(found.rows.rows) - size.rows} others.")
-        out.append(f"Interval: {'Clopper and Pearson, exact' if found.measure == 'accuracy' else 'of a normal mean'}.")
+        exact = "exact" if found.rows.even else "of so many rows as count the same (Korn and Graubard)"
+        out.append(f"Interval: {f'Clopper and Pearson, {exact}' if found.measure == 'accuracy' else 'of a mean of skewed values'}.")
     stages = f"{found.candidates} models of others: {found.by_cards} left by data cards, {found.by_pilot} by a few rows"
     out.append(f"{stages}; {found.shared} shared one pass through their backbone.")
+    if found.bases > 1:
+        whose = "its own" if any(one.role == OWN for one in found.models) else "that of most"
+        out.append(f"These models start from {found.bases} bases: the one that they are held against is {whose}.")
     lacking = sorted((found.rows.lacking or {}).items(), key=lambda one: -one[1])
     if lacking:
         said = ", ".join(f"{name} ({share:.0%})" for name, share in lacking[:_FEW])
         out.append(f"No row has {said} of its samples: nothing is said of these.")
+    if found.own_unfit:
+        out.append(f"Its own model is {found.own_unfit}.")
     if found.unfit:
         out.append(f"Left out as unfit: {', '.join(found.unfit[:_FEW])}{' ...' if len(found.unfit) > _FEW else ''}.")
     for name, why in list(found.failed.items())[:_FEW]:
@@ -144,6 +151,8 @@ def _verdict(found: Ranking) -> str:
         return "No model of another device could be scored."
     if base is not None and not found.is_better(BASE):
         return f"None is better than the base beyond chance: of {best.name}, the first of others, p is {best.ahead:.2g}."
+    if base is None:
+        return f"{best.name} does best of others; the base could not be scored, so nothing says that it is better than the base."
     own = any(one.role == OWN for one in found.models)
     not_own = f", and not better than its own beyond chance (p {found.ahead_of_own:.2g})"
     than_own = not_own if own and not found.is_better(OWN) else ""

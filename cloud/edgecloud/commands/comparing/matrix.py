@@ -64,7 +64,9 @@ def run(args: argparse.Namespace) -> Answer:
         ],
     }  # fmt: skip
     text = _head(found, known) + "\n"
-    if not known:
+    if not found.rows:
+        text += f"no verified version of {found.model} takes these rows: edgecloud probes add NAME FILE.npz, with rows that it takes"
+    elif not known:
         text += "nothing is scored yet: edgecloud matrix --update"
     elif len(known) > ROWS_SHOWN:
         text += _summed(summary, found.classes)
@@ -93,6 +95,8 @@ def _grid(found: FeasibilityMatrix, known: Sequence[MatrixRow]) -> str:
     tags = [context.partition("=")[0] for context in found.contexts[:shown]]
     above = "".join(_over(tag, sum(cells[i] for i in range(shown) if tags[i] == tag)) for tag in dict.fromkeys(tags))
     lines = [" " * names + above, " " * names + "".join(_head_cell(word, size) for word, size in zip(heads, cells, strict=True))]
+    counts = (_head_cell(str(n), size) for n, size in zip(found.sizes, cells, strict=False))
+    lines.append(cut("rows", names).ljust(names) + "".join(counts))
     for row in (*found.bases, *_ordered(found, known)):
         mark = "  unfit" if row.unfit is not None else "  failed" if row.fault else ""
         scores = zip(values[row.name][:shown], cells, strict=True)

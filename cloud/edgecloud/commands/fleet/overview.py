@@ -87,7 +87,7 @@ def _model(
         "last_version": m.lineage.last_version,
         "versions": m.versions,
         "bytes": m.size,
-        "accuracy": accuracy if isinstance(accuracy, float) else None,
+        "accuracy": accuracy if isinstance(accuracy, float) and 0 <= accuracy <= 1 else None,
         "unfit": unfit.get(m.lineage.id),
         "lost": losses.lost_of(store, m.lineage) if "lost" in some else [],
         "state": ("on line" if m.online else "off line") if m.boot else "",

@@ -85,6 +85,8 @@ def _change(version: Document, what: str) -> str:
     before, after = (version["metrics"].get(f"{what}_{end}") for end in ("before", "after"))
     if not isinstance(before, float) or not isinstance(after, float):
         return ""
+    if what == "accuracy" and not (0 <= before <= 1 and 0 <= after <= 1):
+        return ""  # a figure out of its range counts as not there
     return f"{before:.3f} -> {after:.3f}"
 
 

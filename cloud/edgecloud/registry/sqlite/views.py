@@ -71,7 +71,7 @@ FROM v_fleet WHERE "key" = 'admitted' ORDER BY silent_hours DESC, device;
 
 
 def figures_of(extension: bytes | Mapping[str, cbor.Value]) -> tuple[float | None, ...]:
-    """Return the four figures that an update says; None for one that it does not say, or that is no float.
+    """Return the four figures that an update says; None for one that it does not say, or that is no float or out of range.
 
     extension: as it stands in the update, or as it was read.
     """
@@ -81,8 +81,13 @@ def figures_of(extension: bytes | Mapping[str, cbor.Value]) -> tuple[float | Non
             said = cbor.decode(extension, "extension")
     except WireError:  # of a row that another program wrote, as one that holds text is
         pass
-    values = (said.get(figure) if isinstance(said, Mapping) else None for figure in FIGURES)
-    return tuple(value if isinstance(value, float) else None for value in values)
+    values = ((figure, said.get(figure) if isinstance(said, Mapping) else None) for figure in FIGURES)
+    return tuple(value if isinstance(value, float) and _in_range(figure, value) else None for figure, value in values)
+
+
+def _in_range(figure: str, value: float) -> bool:
+    """Return whether a figure may be what it says: an accuracy is of 0 to 1, else it counts as not there (docs/format/container.md)."""
+    return not figure.startswith("accuracy") or 0 <= value <= 1
 
 
 def keep_figures(run: Callable[..., object], version: int, extension: bytes | Mapping[str, cbor.Value]) -> None:
