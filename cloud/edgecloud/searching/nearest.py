@@ -86,7 +86,7 @@ def near_state(
         )
     gathered = gather(store, base, every=every, progress=progress)
     guessed = counting.distances(gathered.sketches, counting.of_state(state))
-    shortlist = _shortlist(store, gathered.ids, guessed, without, len(gathered.ids) if exact else max(SHORTLIST, 2 * count))
+    shortlist = _shortlist(store, gathered.ids, guessed, without, len(gathered.ids) if exact else shortlisted(count))
     found, unmeasured = list[Neighbour](), list[tuple[str, str]]()
     for done, (i, version) in enumerate(shortlist):
         lineage = store.lineages.by_id(version.lineage)
@@ -104,6 +104,11 @@ def near_state(
         name, lattice, measuring.apart(state, state.at_base()).distance, tuple(found[:count]), len(gathered.ids), len(found),
         tuple(unmeasured), len(gathered.left_out), _elsewhere(store, base),
     )  # fmt: skip
+
+
+def shortlisted(count: int) -> int:
+    """Return how many versions sketches choose where so many are asked for."""
+    return max(SHORTLIST, 2 * count)
 
 
 def _shortlist(

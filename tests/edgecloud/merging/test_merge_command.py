@@ -129,6 +129,10 @@ def test_a_merge_is_judged_before_it_is_written(fleet: Fleet) -> None:
     assert judged["gained"] - judged["lost"] == round(40 * (judged["merged"] - judged["base"]))
     text = desk.ok("merge", "--devices", "pi-1,pi-2", "--rule", "mean", "--on", "rows", "-o", "merged.tflite")
     assert "rows, 40 rows: accuracy" in text and "on average" in text
+    assert max(map(len, text.splitlines())) <= 80
+    desk.ok("probes", "add", "again", "rows.npz")
+    text = desk.ok("merge", "--devices", "pi-1,pi-2", "--rule", "mean", "-o", "merged.tflite")
+    assert "again, 40 rows" in text and "rows, 40 rows" in text and "each p is corrected for 2 probe sets (Holm)" in text
     assert desk.error("merge", "--devices", "pi-1,pi-2", "--rule", "mean", "--on", "none", "-o", "y.tflite")["error"] == "BadArgument"
     assert not (desk.folder / "y.tflite").exists()
 
@@ -196,3 +200,16 @@ def test_the_sign_test_is_the_binomial_sum_and_wilson_holds_the_share() -> None:
         assert judging.sign_test(more, less) == pytest.approx(exact(more, less), rel=1e-9)
     assert judging.wilson(0, 10)[0] == 0 and judging.wilson(10, 10)[1] == pytest.approx(1)
     assert judging.wilson(81, 100) == pytest.approx((0.7222, 0.8749), abs=1e-4)  # as tables have it
+
+
+def test_a_merge_that_is_judged_on_many_sets_is_not_better_by_many_looks() -> None:
+    rng, found = np.random.default_rng(5), 0
+    none = np.zeros(60, np.float32)
+    for _ in range(150):  # no merge is better than its base: each is right on half of the rows, whatever they are
+        sets = {str(k): [judging.RowScores(rng.random(60) < 0.5, none) for _ in range(2)] for k in range(8)}
+        judged = judging.together({name: judging.judge(one, base, {"pi-1": one}, {}) for name, (one, base) in sets.items()})
+        alone = {name: judging.judge(one, base, {"pi-1": one}, {}) for name, (one, base) in sets.items()}
+        assert all(judged[name].p >= alone[name].p for name in sets)
+        found += any("no better" not in one.verdict for one in judged.values())
+    assert found <= 15  # 0.05 of 150 is 7.5; binomial, more than 15 once in 200 such tests
+    assert judging.together({}) == {}

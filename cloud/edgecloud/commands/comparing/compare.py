@@ -153,18 +153,18 @@ def _agreement(found: agreeing.ProbeAgreement, name: str, context: str) -> list[
 
 
 def _table(found: agreeing.ProbeAgreement, both: list[VersionSeen]) -> str:
-    named = f"A {both[0].name}, B {both[1].name}"
+    named = f"A {both[0].name}, B {both[1].name}\n"
     if found.accuracies:
         rows = [
             (r.of or "all", r.n, _rate(r.right_a, r.n, r.interval_a), _rate(r.right_b, r.n, r.interval_b), r.only_a, r.only_b, _p(r.p))
             for r in _telling(found.accuracies)
         ]
-        return f"{_with_rest(table(_ACCURACIES, rows), found.accuracies)}\n{named}; 95 % intervals; p: {_TESTED}"
+        return f"{_with_rest(table(_ACCURACIES, rows), found.accuracies)}\n{named}95 % intervals; p: {_TESTED}"
     if found.nearness:
         near = [
             (r.of or "all", r.n, f"{r.error_a:.4g}", f"{r.error_b:.4g}", r.nearer_a, r.nearer_b, _p(r.p)) for r in _telling(found.nearness)
         ]
-        return f"{_with_rest(table(_ERRORS, near), found.nearness)}\n{named}; mean squared errors; p: sign test, Holm over contexts"
+        return f"{_with_rest(table(_ERRORS, near), found.nearness)}\n{named}mean squared errors; p: sign test, Holm over contexts"
     return "the set has no labels: who is right is not known"
 
 
@@ -179,7 +179,7 @@ def _telling(rows: Sequence[_Line]) -> list[_Line]:
 
 def _with_rest(text: str, rows: Sequence[object]) -> str:
     left = len(rows) - _LINES
-    return text + (f"\n{left} more classes and contexts, on which they differ less surely: --json" if left > 0 else "")
+    return text + (f"\n{left} more, on which they differ less surely: --json" if left > 0 else "")
 
 
 _TESTED = "McNemar, Holm over classes, contexts"
