@@ -9,7 +9,7 @@ import numpy as np
 
 from edgecloud.registry import Base, LineageRow, Store, VersionRow
 from edgecloud.versions import materialise
-from modelwire.errors import ModelWireError, NonFinite, WrongBase
+from modelwire.errors import Malformed, ModelWireError, NonFinite, WrongBase
 from modelwire.identity import no_integers, root_parts
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import I32, Dtype, Held
@@ -49,15 +49,19 @@ def identify(
 ) -> Identified:
     """Return whose model a file is. name: what it is called in errors.
 
-    Raises NotTrainable or ModelError for a file that is none of ours, NonFinite for one with a weight that is no number, WrongBase when it
-    has the tensors of no base in the registry.
+    Raises NotTrainable or ModelError for a file that is none of ours, Malformed for one that is cut or no .tflite, NonFinite for one with a
+    weight that is no number, WrongBase when it has the tensors of no base in the registry.
     """
-    parsed = parse_trainable(file, model=name)
-    schema, flat = read_tensors(parsed, model=name)
+    try:
+        parsed = parse_trainable(file, model=name)
+        schema, flat = read_tensors(parsed, model=name)
+    except Malformed as error:
+        raise Malformed(what=name, reason=f"no whole .tflite: {error.facts.get('reason')}", fix="name the file as it was made") from None
     for spec, w in zip(schema.tensors, flat, strict=True):
         bad = np.flatnonzero(~np.isfinite(w))
         if len(bad):
-            raise NonFinite(what=name, tensor=spec.name, index=int(bad[0]))
+            fix = "no version here has such a weight: see who made the file"
+            raise NonFinite(what=name, tensor=spec.name, index=int(bad[0]), fix=fix)
     bases = materialise.LoadedBases(store)
     alike = [row for row in store.bases.all() if parse_manifest(row.manifest).schema.id == schema.id]
     if not alike:

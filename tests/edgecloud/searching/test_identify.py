@@ -9,7 +9,7 @@ import pytest
 
 from edgecloud.searching import identify
 from edgecloud.versions import materialise
-from modelwire.errors import ModelWireError, NonFinite, WrongBase
+from modelwire.errors import Malformed, ModelWireError, NonFinite, WrongBase
 from modelwire.tflite.file import parse_trainable, read_weights, write_weights
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.desk import Desk
@@ -93,8 +93,9 @@ def test_a_file_of_no_base_here_and_a_broken_one_are_named_errors(tmp_path: Path
         except ModelWireError as error:
             assert "f" in error.message
     for file in (b"", b"TFL3", tiny[:100], tiny[: len(tiny) // 2]):
-        with pytest.raises(ModelWireError):
+        with pytest.raises(Malformed, match=r"^f: no whole \.tflite: ") as refused:
             identify.identify(centre.store, file, name="f")
+        assert refused.value.next_step
     assert issubclass(NonFinite, ModelWireError)
 
 

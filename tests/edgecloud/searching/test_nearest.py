@@ -14,7 +14,7 @@ from edgecloud.sketches import counting, measuring
 from edgecloud.versions import naming
 from modelwire.errors import BadArgument, UnknownVersion
 from modelwire.update.manifest import manifest_of
-from tests.edgecloud.centre import Centre, add_base, make_registry
+from tests.edgecloud.centre import Centre, add_base, fleet_of, make_registry
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice
 
@@ -129,6 +129,17 @@ def test_the_command_says_what_was_compared(tmp_path: Path, monkeypatch: pytest.
     assert desk.error("nearest", "pi-9", "--db", "fleet.db")["error"] == UnknownVersion.__name__
     assert desk.run("nearest", "pi-1", "--count", "0", "--db", "fleet.db")[0] == 2
     assert "sketches of" not in desk.ok("compact", "--db", "fleet.db")
+
+
+def test_rows_are_counted_from_one_on(tmp_path: Path) -> None:
+    centre, devices = planted(tmp_path / "fleet.db")
+    (tmp_path / "pi-1.tflite").write_bytes(devices["pi-1"].served())
+    fleet = fleet_of(centre.store)
+    assert [row["version"] for row in fleet.nearest("pi-1", 1)] == ["pi-2/digits@3"]
+    for count in (0, -1):
+        for ask in (lambda n: fleet.nearest("pi-1", n), lambda n: fleet.identify(tmp_path / "pi-1.tflite", n)):
+            with pytest.raises(BadArgument, match="counted from 1 on"):
+                ask(count)
 
 
 def test_it_is_said_whether_all_were_measured(tmp_path: Path) -> None:

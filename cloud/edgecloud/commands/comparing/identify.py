@@ -50,6 +50,6 @@ def _text(path: Path, found: Identified) -> str:
     if found.search is None:
         return sentences(lines)
     if found.off_lattice:
-        lines.append(f"{found.off_lattice} weights lie off the lattice, so no device has sent them; the search took the nearest points.")
+        lines.append(f"{found.off_lattice} weights lie off the lattice or beyond it, which no device sends; the search took points near by.")
     lines += notes(found.search)
     return "\n".join([sentences(lines), "", table(COLUMNS, rows(found.search), title="nearest")])
