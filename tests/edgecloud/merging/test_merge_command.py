@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,16 @@ import pytest
 
 from edgecloud.merging import judging, parents
 from edgecloud.registry import open_registry
+from edgecloud.versions import naming
 from edgecloud.versions.materialise import LoadedBases, rebuild
 from modelwire.cards.card import card_of
 from modelwire.errors import BadArgument
 from modelwire.tflite.file import read_weights
 from modelwire.wire.keys import KeyKind, write_key
-from tests.edgecloud.centre import Centre
+from tests.edgecloud.centre import Centre, add_base, make_registry
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
+from tests.edgecloud.searching.fleet import other_base
 
 NAMES = ("pi-1", "pi-2", "pi-3", "pi-4")
 Fleet = tuple[Desk, Callable[[], Centre], list[ScriptedDevice]]
@@ -111,6 +114,35 @@ def test_weights_are_given_or_those_of_the_cards(fleet: Fleet) -> None:
     assert same["sha256"] == by_cards["sha256"]
     (desk.folder / "cohort.txt").write_text("# night\npi-1@2\n\npi-2@2\n")
     assert merge(desk, "--cohort", "cohort.txt", "--rule", "mean")["versions"] == 2
+
+
+def test_samples_on_another_base_do_not_count(tmp_path: Path) -> None:
+    other = other_base()
+    store = make_registry(tmp_path / "fleet.db", Base.of())
+    add_base(store, other, "tall")
+    centre = Centre(store)
+    device = centre.meet(ScriptedDevice(Base.of()))
+
+    def told(samples: int) -> dict[str, object]:
+        return {"card": card_of(samples).encode()}
+
+    def weight(name: str) -> int:
+        place = naming.find(store, naming.parse(name))
+        assert place.version is not None
+        (one,) = parents.weighted_by_samples(store, [parents.MergeParent(place.lineage, place.version)])
+        return one.weight
+
+    centre.deliver(device, device.train(extension=told(10)), device.train(extension=told(20)))
+    assert all(one.ok for one in centre.rebuild())
+    centre.deliver(device, device.rebase(other))
+    assert all(one.ok for one in centre.rebuild())
+    assert (weight("pi-7@1"), weight("pi-7@2")) == (10, 30)
+    with pytest.raises(BadArgument, match="no data card"):
+        weight("pi-7@3")
+    centre.deliver(device, device.train(extension=told(7)))
+    assert all(one.ok for one in centre.rebuild())
+    assert weight("pi-7@4") == 7 and weight("pi-7@2") == 30
+    store.close()
 
 
 @pytest.mark.slow("runs models in processes of their own", seconds=4)
