@@ -114,7 +114,8 @@ def _on_probes(
     part = probes if len(chosen) == len(probes) else probes.part(chosen)
     outputs = [one.output[chosen] for one in both if one.output is not None]
     if outputs[0].shape != outputs[1].shape:
-        raise ModelError(model=both[1].name, reason=f"its outputs are of shape {list(outputs[1].shape[1:])}, the other's are not", fix="")
+        reason = f"its outputs are of shape {list(outputs[1].shape[1:])}, those of {both[0].name} of {list(outputs[0].shape[1:])}"
+        raise ModelError(model=both[1].name, reason=reason, fix="compare models that say the same things")
     found = agreeing.agreement(outputs[0], outputs[1], part)
     told: Document = {"probes": row.name, "digest": row.digest, "context": args.context, "rows": len(part), **_document(found)}
     text = ["", *_agreement(found, row.name, args.context), _table(found, both)]
