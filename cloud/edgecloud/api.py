@@ -24,6 +24,7 @@ from .audit import tampering
 from .comparisons import Comparisons
 from .feasibility import fitness
 from .registry import LineageRow, SqliteStore, Status, VersionRow, open_registry
+from .searching import nearest
 from .versions import cards, comparing, listing, materialise, naming
 from .versions.listing import Listing
 
@@ -57,6 +58,7 @@ class Registry(_Handle, Comparisons):
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self._bases = materialise.LoadedBases(store)
+        self._recent = nearest.Recent()
         self._closed = False
 
     @property

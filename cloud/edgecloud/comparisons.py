@@ -37,6 +37,7 @@ class Comparisons:
 
     _store: SqliteStore
     _bases: materialise.LoadedBases
+    _recent: nearest.Recent
 
     def probes(self) -> Listing:
         """Return a row a probe set."""
@@ -56,7 +57,10 @@ class Comparisons:
         """
         _require_count(count)
         (place,) = self._places((name,))
-        return _neighbours(nearest.nearest(self._store, place, count=count, every=every, exact=exact))
+        found = nearest.nearest(
+            self._store, place, count=count, every=every, exact=exact, bases=self._bases, recent=self._recent
+        )  # fmt: skip
+        return _neighbours(found)
 
     def identify(self, file: str | os.PathLike[str], count: int = 3) -> Listing:
         """Return a row a version whose model a file is: its weights are those, bit for bit; where it is nobody's, what it is nearest to.

@@ -45,6 +45,7 @@ class Manifest:
     root: bytes  # of the base's weights
     file_tree: bytes  # over the file's 64 KiB leaves
     more: Mapping[str, cbor.Value] = field(default_factory=dict)  # what later releases say of a base
+    _commit: bytes = field(default=b"", init=False, repr=False, compare=False)  # once somebody has asked for it
 
     def __repr__(self) -> str:
         return f"<manifest {self.commit.hex()[:8]}: {self.schema.counted}, a file of {self.file_size} bytes>"
@@ -66,7 +67,9 @@ class Manifest:
     @property
     def commit(self) -> bytes:
         """The commit of version 0, 32 bytes."""
-        return hashlib.sha256(self.encode()).digest()
+        if not self._commit:
+            object.__setattr__(self, "_commit", hashlib.sha256(self.encode()).digest())
+        return self._commit
 
     def verbatim(self, tensor: int) -> bool:
         return self.classes[tensor] is TensorClass.VERBATIM

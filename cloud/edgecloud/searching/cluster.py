@@ -10,19 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecloud.registry import LineageRow, Store, VersionRow
 from edgecloud.sketches import counting
+from edgecloud.versions import several
 from edgecloud.versions.materialise import LoadedBases, rebuild
 from modelwire.cards.card import Card
 from modelwire.errors import AmbiguousName, BadArgument, ModelWireError, UnknownVersion
 from modelwire.lattice.state import ModelState
 
 from . import grouping
-from .gathering import gather
+from .gathering import SketchedVersions, gather
 from .reasons import FieldTable, Reason, reasons, shifted, tables
 from .told import newest_cards
 
@@ -32,6 +34,7 @@ DOUBTFUL, ASKED, MIDDLE = 0.15, 60, 6  # relative margin of a device in doubt, h
 SPOKEN, OF_EACH = 400, 12  # devices whose cards are read: of more, a share of each cohort, and so many of it at least
 Rows = NDArray[np.float32]
 Progress = Callable[[int, int], None]
+_Placed: TypeAlias = tuple[VersionRow, NDArray[np.float64] | None]  # None: it can't be rebuilt
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +141,9 @@ def _find(store: Store, base: bytes, lineages: dict[int, LineageRow], bases: Loa
     left_out = [lineages[v.lineage].device for v in lost]
     whole = bool(newest) and len(newest) * counting.on_lattice(bases[base].manifest) <= WHOLE
     held, at_base, rows = [], [], []
-    for done, (version, row) in enumerate(newest):
+    for done, (version, vector) in enumerate(_whole(store, newest, bases) if whole else _sketched(newest, gathered)):
         lineage = lineages[version.lineage]
-        try:
-            vector = coordinates(rebuild(store, version, bases)) if whole else gathered.sketches[row].astype(np.float64)
-        except ModelWireError:
+        if vector is None:
             left_out.append(lineage.device)
             continue
         if vector.any():
@@ -153,6 +154,16 @@ def _find(store: Store, base: bytes, lineages: dict[int, LineageRow], bases: Loa
         progress(done + 1, len(newest))
     array = np.array(rows, np.float32) if rows else np.zeros((0, counting.BUCKETS), np.float32)
     return _Found(base, held, array, whole, at_base, left_out, {v.lineage for v, _ in newest} | {v.lineage for v in lost})
+
+
+def _whole(store: Store, newest: Sequence[tuple[VersionRow, int]], bases: LoadedBases) -> Iterator[_Placed]:
+    for version, state in several.each(store, [version for version, _ in newest], bases):
+        yield version, coordinates(state) if isinstance(state, ModelState) else None
+
+
+def _sketched(newest: Sequence[tuple[VersionRow, int]], gathered: SketchedVersions) -> Iterator[_Placed]:
+    for version, row in newest:
+        yield version, gathered.sketches[row].astype(np.float64)
 
 
 def coordinates(state: ModelState) -> NDArray[np.float64]:

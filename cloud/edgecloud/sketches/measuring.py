@@ -11,12 +11,33 @@ import numpy as np
 from modelwire.errors import WrongBase
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import I32, Dtype
+from modelwire.update.manifest import Manifest
 
 from .counting import INT8_SHIFT
 
 _AT_ONCE = 1 << 16  # entries
 _SAFE = 1 << 23  # so many squares of what is smaller fit into 64 bits
+_WHOLE = float(1 << 53)  # below it a sum of squares in float64 was exact in every part
 _SHIFT_MAX = 30  # by which 32 bits may be moved within 64
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """What of a state its distances are of."""
+
+    manifest: Manifest
+    exponents: tuple[int, ...]
+    integers: tuple[I32, ...]  # Q, flat arrays in schema order
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(q.nbytes for q in self.integers)
+
+
+def coordinates_of(state: ModelState) -> Coordinates:
+    """Return a copy of what distances are of: the state may be moved on."""
+    return Coordinates(state.manifest, tuple(state.exponents), tuple(q.copy() for q in state.integers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +54,7 @@ class Apart:
         return math.sqrt(self.squared)
 
 
-def apart(a: ModelState, b: ModelState) -> Apart:
+def apart(a: Coordinates | ModelState, b: Coordinates | ModelState) -> Apart:
     """Return how far two states are apart on the lattice. Verbatim and exact tensors are not counted. Raises WrongBase."""
     manifest = a.manifest
     if b.manifest.commit != manifest.commit:
@@ -55,6 +76,12 @@ def _squares(a: I32, a_shift: int, b: I32, b_shift: int) -> tuple[int, int]:
     total, differing = 0, 0
     for start in range(0, len(a), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
+        if a_shift == b_shift == 0:
+            apart = a[part].astype(np.float64) - b[part]
+            squares = float(np.einsum("i,i->", apart, apart))  # of no negative numbers: no part is above the whole
+            if squares < _WHOLE:
+                total, differing = total + int(squares), differing + int(np.count_nonzero(a[part] != b[part]))
+                continue
         if max(a_shift, b_shift) > _SHIFT_MAX:
             pairs = zip(a[part].tolist(), b[part].tolist(), strict=True)
             some = [d for x, y in pairs if (d := (x << a_shift) - (y << b_shift))]

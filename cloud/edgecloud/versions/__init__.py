@@ -4,5 +4,5 @@ from __future__ import annotations
 
 __all__ = [
     "cards", "changes", "comparing", "exporting", "last_models", "listing", "materialise", "naming", "plans", "replaying",
-    "reporting", "route", "squashed", "states", "unlearning",
+    "reporting", "route", "several", "squashed", "states", "unlearning",
 ]  # fmt: skip

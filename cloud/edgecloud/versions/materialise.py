@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -176,25 +176,35 @@ def at_checkpoint(error: ReplayMismatch, step: int) -> ReplayMismatch:
     return ReplayMismatch(**{**error.facts, "kind": kind})
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A rebuild that somebody has begun: the way was found, and the kept state that it starts at is being decoded."""
+
+    way: Route
+    kept: Callable[[], ModelState] | None  # waits for it and raises as `states.read`; None where the way starts at a base
+
+
 def rebuild(
-    store: Store, version: VersionRow, bases: LoadedBases, *, avoid: set[route.Part] | None = None, told: list[Route] | None = None
-) -> ModelState:
+    store: Store, version: VersionRow, bases: LoadedBases, *, avoid: set[route.Part] | None = None, told: list[Route] | None = None,
+    begun: Begun | None = None,
+) -> ModelState:  # fmt: skip
     """Return the state of a version, by the cheapest way. Raises NotServed for a refused one, and any error that keeps it from being exact.
 
     Its own root is proven. Of the versions on the way the fingerprints are: their roots would take longer than all the rest. A part of
     the way that turns out to be damaged is gone around where that is possible, and the log names it.
-    avoid: parts known to be damaged; what is found out is added. told: is given the way that was taken.
+    avoid: parts known to be damaged; what is found out is added. told: is given the way that was taken. begun: the first way to be tried.
     """
     lineage = store.lineages.by_id(version.lineage)
     require_served(lineage, version)
     squashed.require_held(store, lineage, version)
     avoid = set() if avoid is None else avoid
     rates, first, hurry = route.rates_of(store), None, True
-    while (way := route.find(store, version, rates, avoid)) is not None:
-        broken = _Place()
+    while (way := begun.way if begun is not None else route.find(store, version, rates, avoid)) is not None:
+        broken, kept = _Place(), begun.kept if begun is not None else None
+        begun = None
         state = bases[version.base if isinstance(way.start, int) else way.start].state()  # a lost base can't be gone around
         try:
-            state = _walk(store, lineage, version, way, state, broken, hurry=hurry)
+            state = _walk(store, lineage, version, way, state, broken, hurry=hurry, kept=kept)
         except _DAMAGE as error:
             first = first or error
             if not isinstance(error, RegistryDamaged):
@@ -225,11 +235,13 @@ class _Place:
 
 
 def _walk(
-    store: Store, lineage: LineageRow, version: VersionRow, way: Route, state: ModelState, place: _Place, *, hurry: bool
-) -> ModelState:
+    store: Store, lineage: LineageRow, version: VersionRow, way: Route, state: ModelState, place: _Place, *, hurry: bool,
+    kept: Callable[[], ModelState] | None,
+) -> ModelState:  # fmt: skip
     """Return the state that a way leads to, its root proven. state: the base's, which is moved; place: is moved along.
 
-    hurry: decode updates ahead; what is wrong with one is then said in fewer words.
+    hurry: decode updates ahead; what is wrong with one is then said in fewer words. kept: gives the state that the way starts at, where
+    it is decoded already.
     """
     rows = {one: _row(store, lineage, one) for hop in way.hops for one in (hop.link.id, hop.before) if isinstance(one, int)}
     piped = _piped(way, version, hurry)
@@ -238,11 +250,11 @@ def _walk(
     try:
         if isinstance(way.start, int):
             place.part = "state", way.start
-            kept = states.read(store, lineage, _row(store, lineage, way.start), state)
-            if kept is None:
+            start = kept() if kept is not None else states.read(store, lineage, _row(store, lineage, way.start), state)
+            if start is None:
                 reason = f"the kept state of version row {way.start} is gone"
                 raise RegistryDamaged(path="the registry", reason=reason, fix=states.MADE_AGAIN)
-            state = kept
+            state = start
         for hop in way.hops:
             place.part = hop.part
             row = rows[hop.link.id]

@@ -26,6 +26,9 @@ def test_sketches_are_kept_and_found_by_base(tmp_path: Path) -> None:
     newest = {v.lineage: v.id for v in map(store.versions.by_id, verified) if v is not None}
     assert store.sketches.heads(base) == [(id, store.sketches.get(id)) for id in sorted(newest.values())]
     assert [id for id, _ in store.sketches.every(base)] == verified and store.sketches.every(bytes(32)) == []
+    assert [id for id, _ in store.sketches.every(base, verified[1], 3)] == verified[2:5]
+    root = store.versions.by_id(verified[2]).root  # type: ignore[union-attr]
+    assert store.sketches.with_root(root) == [verified[2]] and store.sketches.with_root(root[:8] + bytes(24)) == []
     assert store.sketches.drop() == 8 and store.sketches.get(verified[0]) is None
 
 

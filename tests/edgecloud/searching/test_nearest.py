@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgecloud.commands.comparing.nearest import said_of
@@ -11,8 +12,9 @@ from edgecloud.keeping.sketching import SketchMaker
 from edgecloud.registry import SqliteStore
 from edgecloud.searching import gathering, nearest
 from edgecloud.sketches import counting, measuring
-from edgecloud.versions import naming
+from edgecloud.versions import materialise, naming
 from modelwire.errors import BadArgument, UnknownVersion
+from modelwire.lattice.state import ModelState
 from modelwire.update.manifest import manifest_of
 from tests.edgecloud.centre import Centre, add_base, fleet_of, make_registry
 from tests.edgecloud.desk import Desk
@@ -46,13 +48,31 @@ def test_the_nearest_device_comes_first_with_its_exact_distance(tmp_path: Path) 
     assert [one.apart.squared for one in exact.neighbours] == sorted(one.apart.squared for one in exact.neighbours)
 
 
+def test_versions_that_were_measured_lately_are_not_rebuilt_and_tell_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    centre, _ = planted(tmp_path / "fleet.db")
+    store, recent = centre.store, nearest.Recent()
+    asked = [(place(store, name), every) for name in ("pi-1", "pi-2@2", "pi-3", "pi-1@base") for every in (False, True)]
+    fresh = [nearest.nearest(store, at, every=every) for at, every in asked]
+    assert [nearest.nearest(store, at, every=every, recent=recent) for at, every in asked] == fresh
+
+    def never(*args: object, **named: object) -> ModelState:
+        raise AssertionError("it was rebuilt")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(materialise, "rebuild", never)
+        assert [nearest.nearest(store, at, every=every, recent=recent) for at, every in asked] == fresh
+    small, row = nearest.Recent(room=1), place(store, "pi-1").version
+    assert row is not None
+    assert [nearest.nearest(store, at, every=every, recent=small) for at, every in asked] == fresh and small.get(row) is None
+
+
 def test_the_base_itself_has_neighbours(tmp_path: Path) -> None:
     centre, _ = planted(tmp_path / "fleet.db")
     found = nearest.nearest(centre.store, place(centre.store, "pi-1@base"), every=True, count=1)
     assert found.from_base == 0 and names(found)[0].endswith("@1")
 
 
-def test_sketches_that_were_lost_are_made_again(tmp_path: Path) -> None:
+def test_sketches_that_were_lost_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     centre, _ = planted(tmp_path / "fleet.db")
     store = centre.store
     right = dict(store.sketches.every(place(store, "pi-1").base))
@@ -63,6 +83,11 @@ def test_sketches_that_were_lost_are_made_again(tmp_path: Path) -> None:
     assert said[:3] == [(1, 3), (2, 3), (3, 3)] and store.sketches.missing(0, 99)
     gathered = gathering.gather(store, place(store, "pi-1").base, every=True)
     assert {id: counting.encode(s) for id, s in zip(gathered.ids, gathered.sketches, strict=True)} == right
+    monkeypatch.setattr(gathering, "AT_ONCE", 4)  # in pieces as at once, the last one full
+    one = gathered.sketches[3]
+    estimated = gathering.estimate(store, place(store, "pi-1").base, one, every=True)
+    assert tuple(estimated.ids.tolist()) == gathered.ids and not estimated.left_out
+    assert np.array_equal(estimated.distances, counting.distances(gathered.sketches, one))
     maker = SketchMaker(store)
     assert maker.waiting() and maker.run() == 12 and maker.run() is None and not maker.waiting()
     assert dict(store.sketches.every(place(store, "pi-1").base)) == right

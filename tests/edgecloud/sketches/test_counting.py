@@ -204,6 +204,18 @@ def test_distances_of_large_numbers_do_not_overflow() -> None:
     assert measuring._squares(a, 2, a, 0)[1] == 2
 
 
+def test_squares_are_exact_on_both_sides_of_what_a_float64_holds() -> None:
+    nothing = np.zeros(70_000, np.int32)
+    for peak in (1, 363, 364, 2**18, 2**23 - 1, 2**26 + 1, 94_906_265, 94_906_267, 2**31 - 1):
+        for count in (1, 3, 65_537, 70_000):
+            q = nothing.copy()
+            q[:count] = peak - np.arange(count) % 2
+            d = [int(x) for x in q[:count]]
+            wanted = sum(x * x for x in d), sum(x != 0 for x in d)
+            assert measuring._squares(q, 0, nothing, 0) == measuring._squares(nothing, 0, q, 0) == wanted
+            assert measuring._squares(q, 3, nothing, 3) == (64 * wanted[0], wanted[1])
+
+
 def test_models_of_two_bases_have_no_distance() -> None:
     with pytest.raises(WrongBase):
         measuring.apart(base(0), base(1))

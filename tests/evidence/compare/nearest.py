@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO
@@ -43,8 +44,8 @@ from modelwire.output_head import trainer
 from modelwire.output_head.rows import Rows
 from modelwire.output_head_settings import OutputHeadSettings
 from modelwire.tensors import Held, Schema, TensorSpec
-from modelwire.update.manifest import manifest_for
-from modelwire.update.sections import Kind, Section
+from modelwire.update.manifest import Manifest, manifest_for
+from modelwire.update.sections import AnySection, Kind, Section
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.device import Base, ScriptedDevice
 from tests.evidence.centre import rates
@@ -86,7 +87,7 @@ def measure(full: bool) -> dict[str, float]:
             "nearest_top10_in_cohort": found.in_world,
         }  # fmt: skip
         _say(f"exact nearest among the first {FIRST}: {found}")
-        figures |= _queries(store, [f"{device}@{version}" for _, device, version in names])
+        figures |= queries(store, [f"{device}@{version}" for _, device, version in names])
         figures["identified"] = _identified(store, [(id, f"{device}@{version}") for id, device, version in names])
         figures["sketch_bytes"] = _bytes(store, len(names))
         store.close()
@@ -96,6 +97,7 @@ def measure(full: bool) -> dict[str, float]:
         _say(f"the same of {_size_of(WIDE):,} weights: {found}")
         figures["nearest_top10_share_1m"] = found.among_all
         figures["nearest_top10_of_others_1m"], figures["nearest_top10_in_cohort_1m"] = found.among_others, found.in_world
+        figures |= import_module("tests.evidence.compare.nearest_wide").measure(full)
     return figures
 
 
@@ -202,39 +204,25 @@ def _hits(exact: NDArray[np.float64], sketches: NDArray[np.int32], queries: NDAr
     return Recall(*(hits / len(queries)).tolist())
 
 
-def _queries(store: SqliteStore, names: list[str]) -> dict[str, float]:
-    """Return the median time of whole queries: among the newest versions, and among all; exact distances and all."""
-    chosen = np.random.default_rng(2).choice(len(names), min(40, len(names)), replace=False)
+def queries(store: SqliteStore, names: list[str], number: int = 40, mark: str = "") -> dict[str, float]:
+    """Return the median time of whole queries, exact distances and all: among the newest versions, among all, and in a program that asks
+    about one version after the other and keeps what it measured.
+    """
+    chosen = np.random.default_rng(2).choice(len(names), min(number, len(names)), replace=False)
     figures, bases = {}, materialise.LoadedBases(store)
-    for every, key in ((False, "nearest_ms"), (True, "nearest_of_all_versions_ms")):
-        took, searching = [], []
+    for key, every, recent in (
+        ("nearest", False, None), ("nearest_of_all_versions", True, None), ("nearest_again", False, nearest.Recent())
+    ):  # fmt: skip
+        took, spent = [], []
         for i in chosen:
             place = naming.find(store, naming.parse(names[i]))
-            began = time.perf_counter()
-            with _timed(searching):
-                nearest.nearest(store, place, every=every, bases=bases)
+            began, worked = time.perf_counter(), time.process_time()
+            nearest.nearest(store, place, every=every, bases=bases, recent=recent)
             took.append(1e3 * (time.perf_counter() - began))
-        figures[key] = round(statistics.median(took), 2)
-        _say(f"{key}: {figures[key]} ms a whole query, of which rebuilding what is measured {statistics.median(searching):.1f} ms")
+            spent.append(1e3 * (time.process_time() - worked))
+        figures[f"{key}{mark}_ms"], figures[f"{key}{mark}_cpu_ms"] = (round(statistics.median(some), 2) for some in (took, spent))
+        _say(f"{key}{mark}: {statistics.median(took):.1f} ms a whole query, {statistics.median(spent):.1f} ms of processor time")
     return figures
-
-
-@contextlib.contextmanager
-def _timed(out: list[float]) -> Iterator[None]:
-    """Add to `out` the milliseconds that were spent in rebuilding versions."""
-    spent, rebuild = 0.0, materialise.rebuild
-
-    def timed(*args: object, **named: object) -> ModelState:
-        nonlocal spent
-        began = time.perf_counter()
-        try:
-            return rebuild(*args, **named)  # type: ignore[arg-type]
-        finally:
-            spent += 1e3 * (time.perf_counter() - began)
-
-    with mock.patch.object(materialise, "rebuild", timed):
-        yield
-    out.append(spent)
 
 
 def _identified(store: SqliteStore, names: list[tuple[int, str]]) -> int:
@@ -308,10 +296,10 @@ def _recall_of_wide(devices: int, versions: int) -> Recall:
     queries = np.sort(np.random.default_rng(1).choice(total, min(QUERIES, total), replace=False))
     who, sketches, asked = list[tuple[str, str]](), list[NDArray[np.int32]](), list[NDArray[np.int32]]()
     KEPT.mkdir(parents=True, exist_ok=True)
-    wanted = set(queries.tolist())
+    wanted, (schema_, flat) = set(queries.tolist()), wide_start()
     with tempfile.TemporaryFile(dir=KEPT) as log:  # each version's sparse move
         counts: list[int] = []
-        for number, state, sections in _wide_chains(devices, versions):
+        for number, state, sections in wide_chains(devices, versions, manifest_for(schema_, flat, **NO_FILE, exponents={}), flat):
             if len(who) in wanted:
                 asked.append(_flat(state))
             who.append((f"car-{number:03}", _world(f"car-{number}")))
@@ -346,8 +334,8 @@ def _move(state: ModelState, sections: Sequence[object]) -> NDArray[np.int32]:
     return np.concatenate([np.zeros((0, 2), np.int64), *parts]).astype(np.int32)
 
 
-def _wide_chains(devices: int, versions: int) -> Iterator[tuple[int, ModelState, Sequence[object]]]:
-    """Yield number, state and sections of each version of the larger net, device by device, by the fixed-order trainer."""
+def wide_start() -> tuple[Schema, list[Held]]:
+    """Return the tensors of the larger net and their first weights."""
     names = [f"layer{k}_{part}" for k in range(3) for part in ("biases", "matrix")]
     widths = (64, *WIDE, CLASSES)
     rng, flat, specs = np.random.default_rng(5), list[Held](), list[TensorSpec]()
@@ -356,8 +344,14 @@ def _wide_chains(devices: int, versions: int) -> Iterator[tuple[int, ModelState,
         shape: tuple[int, ...] = (widths[k + 1],) if name.endswith("biases") else (widths[k + 1], widths[k])
         specs.append(TensorSpec(name, shape))
         flat.append((rng.standard_normal(int(np.prod(shape))) * (0 if len(shape) == 1 else widths[k] ** -0.5)).astype(np.float32))
-    schema_ = Schema(tuple(specs))
-    manifest = manifest_for(schema_, flat, **NO_FILE, exponents={})
+    return Schema(tuple(specs)), flat
+
+
+def wide_chains(
+    devices: int, versions: int, manifest: Manifest, flat: list[Held]
+) -> Iterator[tuple[int, ModelState, Sequence[AnySection]]]:
+    """Yield number, state and sections of each version of the larger net, device by device, by the fixed-order trainer."""
+    widths = (64, *WIDE, CLASSES)
     start, began = ModelState.of_base(manifest, flat), time.monotonic()
     for number in range(devices):
         state, residual = start.at_base(), no_residual(manifest)

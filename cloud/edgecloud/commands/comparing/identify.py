@@ -50,6 +50,6 @@ def _text(path: Path, found: Identified) -> str:
     if found.search is None:
         return sentences(lines)
     if found.off_lattice:
-        lines.append(f"{found.off_lattice} weights lie off the lattice or beyond it, which no device sends; points near by were searched for.")
+        lines.append(f"{found.off_lattice} weights lie off the lattice or beyond it, which no device sends; points near by stood in.")
     lines += notes(found.search)
     return "\n".join([sentences(lines), "", table(COLUMNS, rows(found.search), title="nearest")])

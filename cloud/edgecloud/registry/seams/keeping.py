@@ -76,8 +76,11 @@ class Sketches(Protocol):
     def heads(self, base: bytes) -> list[tuple[int, bytes | None]]:
         """Return the newest verified version of each model whose newest is on this base, with its sketch where it has one."""
 
-    def every(self, base: bytes) -> list[tuple[int, bytes | None]]:
-        """Return all verified versions on a base that are not gone, with the sketch of those that have one."""
+    def every(self, base: bytes, after: int = 0, limit: int = -1) -> list[tuple[int, bytes | None]]:
+        """Return the verified versions on a base that are not gone, behind a row's id, with the sketch of those that have one.
+
+        limit: as many at most; -1: all of them.
+        """
 
     def missing(self, after: int, limit: int) -> list[int]:
         """Return the next verified versions behind a row's id that have no sketch, parents first."""
@@ -86,7 +89,7 @@ class Sketches(Protocol):
         """Return of how many models the newest verified version is on each base that has one."""
 
     def with_root(self, root: bytes) -> list[int]:
-        """Return the verified versions whose root this is; all versions are looked at."""
+        """Return the verified versions whose root this is."""
 
     def judged(self) -> int:
         """Return the row's id up to which no version waits for its verdict."""

@@ -13,6 +13,7 @@ _NEWEST = (
     f"SELECT v.id FROM version v WHERE v.lineage = l.id AND v.status = 'verified' AND NOT {_GONE} ORDER BY v.version DESC LIMIT 1"
 )
 TABLES = """
+CREATE INDEX version_root ON version (substr(root, 1, 8));
 CREATE TABLE sketch (
   version_id INTEGER PRIMARY KEY REFERENCES version (id),
   counts BLOB NOT NULL CHECK (typeof(counts) = 'blob' AND length(counts) = 1024)
@@ -49,12 +50,12 @@ class SqliteSketches:
             base,
         )
 
-    def every(self, base: bytes) -> list[tuple[int, bytes | None]]:
+    def every(self, base: bytes, after: int = 0, limit: int = -1) -> list[tuple[int, bytes | None]]:
         return self._found(
             "SELECT v.id, s.counts FROM version v LEFT JOIN sketch s ON s.version_id = v.id"
-            f" WHERE v.base = ? AND v.status = 'verified' AND NOT {_GONE} ORDER BY v.id",
-            base,
-        )
+            f" WHERE v.base = ? AND v.id > ? AND v.status = 'verified' AND NOT {_GONE} ORDER BY v.id LIMIT ?",
+            base, after, limit,
+        )  # fmt: skip
 
     def missing(self, after: int, limit: int) -> list[int]:
         rows = self._database.all(
@@ -71,7 +72,9 @@ class SqliteSketches:
         return {row[0]: row[1] for row in rows}
 
     def with_root(self, root: bytes) -> list[int]:
-        rows = self._database.all("SELECT id FROM version WHERE root = ? AND status = 'verified' ORDER BY id", root)
+        rows = self._database.all(
+            "SELECT id FROM version WHERE substr(root, 1, 8) = substr(?1, 1, 8) AND root = ?1 AND status = 'verified' ORDER BY id", root
+        )
         return [int(row[0]) for row in rows]
 
     def judged(self) -> int:
