@@ -53,7 +53,9 @@ class Comparisons:
         """Return a row a version that is near to one, the nearest first, by exact distance in units of the base's lattice.
 
         every: look among all versions, and not the newest of each model alone; exact: measure all, and leave nothing to sketches.
+        Raises UnknownVersion, BadArgument.
         """
+        _require_count(count)
         (place,) = self._places((name,))
         found = nearest.nearest(
             self._store, place, count=count, every=every, exact=exact, bases=self._bases, recent=self._recent
@@ -65,6 +67,7 @@ class Comparisons:
 
         No rows for a base as it is. Raises MissingFile, NotTrainable, NonFinite, or WrongBase for tensors of no base in the registry.
         """
+        _require_count(count)
         path = Path(file)
         found = identify.identify(self._store, read_model_file(path, "the model file"), name=path.name, count=count)
         if found.search is not None:
@@ -249,6 +252,11 @@ class Comparisons:
             if one.reason:
                 raise ModelError(model=one.name, reason=f"on {row.name}: {one.reason}", fix="fleet.compare compares weights alone")
         return both, probes
+
+
+def _require_count(count: int) -> None:
+    if count < 1:
+        raise BadArgument(reason=f"count is {count}, and rows are counted from 1 on", fix="count=5")
 
 
 _NEAR = ("version", "device", "model", "number", "distance", "changed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class MergeJudgement:
     interval: tuple[float, float] | None  # of the merge's accuracy, 95 %, by Wilson
     gained: int  # rows on which the merge does better than the base
     lost: int  # and worse
-    p: float  # that chance alone parts them so far: exact, two-sided, of the rows on which they differ
+    p: float  # that chance alone parts them so far: exact, two-sided, of the rows on which they differ; over all sets after `together`
     failed: Mapping[str, str]  # parents that could not be run, and why
 
     @property
@@ -71,6 +71,15 @@ def judge(merged: RowScores, base: RowScores, parents: Mapping[str, RowScores], 
         n, classes, _score(merged), _score(base), sum(scores.values()) / len(scores), (order[0], scores[order[0]]),
         (order[-1], scores[order[-1]]), interval, gained, lost, sign_test(gained, lost), dict(failed),
     )  # fmt: skip
+
+
+def together(judged: Mapping[str, MergeJudgement]) -> dict[str, MergeJudgement]:
+    """Return judgements of one merge on several probe sets, each p corrected for how many there are. Source: Holm 1979."""
+    out, before = dict(judged), 0.0
+    for rank, name in enumerate(sorted(judged, key=lambda name: judged[name].p)):
+        before = max(before, min(1.0, (len(judged) - rank) * judged[name].p))
+        out[name] = replace(judged[name], p=before)
+    return out
 
 
 def sign_test(more: int, less: int) -> float:

@@ -89,15 +89,23 @@ def weighted_by_samples(store: Store, parents: Sequence[MergeParent]) -> list[Me
     """
     out = []
     for one in parents:
-        samples = sum(
-            card.samples for version, card in cards.each(store, one.lineage)
-            if card is not None and version.epoch == one.version.epoch and version.version <= one.version.version
-        )  # fmt: skip
+        way = _way(store, one.version)
+        samples = sum(card.samples for version, card in cards.each(store, one.lineage) if card is not None and version.id in way)
         if not samples:
             fix = "--rule mean counts each alike; --weights 3,1,2 gives weights"
             raise BadArgument(reason=f"no data card of {one} says how many samples it has learnt from", fix=fix)
         out.append(replace(one, weight=samples))
     return _in_range(out)
+
+
+def _way(store: Store, version: VersionRow) -> set[int]:
+    """Return the versions that led to one from its base: none that was taken back, and none of another base before."""
+    out = set[int]()
+    at: VersionRow | None = version
+    while at is not None and at.base == version.base:
+        out.add(at.id)
+        at = store.versions.by_id(at.parent_id) if at.parent_id is not None else None
+    return out
 
 
 def _order(one: MergeParent) -> tuple[str, str, int]:

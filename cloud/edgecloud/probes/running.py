@@ -139,7 +139,7 @@ class _Process:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._end()
+        self._stop()  # how it ended is nobody's question, and where the program ends, what it complained of is gone already
         self._folder.cleanup()
 
     def run(self, model: Runnable) -> ModelRun:
@@ -226,9 +226,16 @@ class _Process:
 
     def _end(self, *, late: bool = False) -> str:
         """End the process, and return how it ended."""
+        code = self._stop(late=late)
+        if code is None:
+            return "its process could not be started"
+        return how_it_ended(code, late, self._limits.seconds, Path(self._folder.name) / "stderr")
+
+    def _stop(self, *, late: bool = False) -> int | None:
+        """End the process, and return its exit code; None where there is none."""
         child, self._child, self._open = self._child, None, None
         if child is None:
-            return "its process could not be started"
+            return None
         if not late:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 if child.stdin is not None:
@@ -240,7 +247,7 @@ class _Process:
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
                 pipe.close()
-        return how_it_ended(child.returncode, late, self._limits.seconds, Path(self._folder.name) / "stderr")
+        return child.returncode
 
 
 def _stock(base: TrainableFile) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -124,7 +125,7 @@ class ProbeInput:
 
     @property
     def classes(self) -> int:
-        return prod(self.output)
+        return max(2, prod(self.output))  # one output says how likely class 1 is
 
 
 def parse_context(text: str) -> dict[str, str]:
@@ -152,7 +153,7 @@ def probe_set(
     """
     if x.dtype.kind not in "fiub" or not 2 <= x.ndim <= RANK_MAX or not x.size:
         expected = f"numbers of shape [rows, ...], rank 2 to {RANK_MAX}, none of them 0"
-        raise ShapeMismatch(tensor=f"{what}: x", expected=expected, got=f"{x.dtype}{list(x.shape)}")
+        raise ShapeMismatch(tensor=f"{what}: x", expected=expected, got=f"{x.dtype}{list(x.shape)}", fix=EXAMPLE)
     n = len(x)
     _within(f"{what}: its rows", n, ROWS_MAX)
     _within(f"{what}: x as float32", 4 * x.size, BYTES_MAX)
@@ -161,7 +162,7 @@ def probe_set(
     _finite(what, "x", rows)
     labels = None if y is None else _labels(y, n, what)
     words = {check_name("tag", name): _words(name, values, n, what) for name, values in sorted((tags or {}).items())}
-    _within(f"{what}: its tags", len(words), TAGS_MAX)
+    _within(f"{what}: its tags", len(words), TAGS_MAX, fix="leave out tags that no context asks for")
     made = ProbeSet(_still(rows), labels, MappingProxyType(words))
     _within(what, len(made.encoded), BYTES_MAX)
     return made
@@ -176,7 +177,8 @@ def read_npz(path: Path) -> ProbeSet:
         with open_regular(path) as file:
             with zipfile.ZipFile(file) as packed:
                 _within(str(path), sum(each.file_size for each in packed.infolist()), FILE_MAX)
-                _within(f"{path}: its arrays", len(packed.infolist()), TAGS_MAX + 2)
+                _within(f"{path}: its arrays", len(packed.infolist()), TAGS_MAX + 2, fix=f"keep x, y and up to {TAGS_MAX} tags")
+                names = Counter(each.filename.removesuffix(".npy") for each in packed.infolist())
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 held = {name: np.asarray(arrays[name]) for name in arrays.files if name in ("x", "y") or name.startswith((TAG, CONTEXT))}
@@ -185,6 +187,9 @@ def read_npz(path: Path) -> ProbeSet:
         raise MissingFile(path=path, what="the file of probes") from None
     except _BROKEN as error:
         raise BadArgument(reason=f"{path} is no .npz file of arrays: {' '.join(str(error).split())[:120]}", fix=EXAMPLE) from None
+    twice = next((name for name, times in names.items() if times > 1), None)
+    if twice is not None:
+        raise BadArgument(reason=f"{path} holds {twice[:60]!r} twice", fix=EXAMPLE)
     if "x" not in held or strange:
         reason = f"it holds {strange[0][:60]!r}, which is none of x, y and tag.NAME" if strange else "it holds no array x"
         raise BadArgument(reason=f"{path}: {reason}", fix=EXAMPLE)
@@ -194,7 +199,8 @@ def read_npz(path: Path) -> ProbeSet:
         if name in tags:
             raise BadArgument(reason=f"{path} holds the tag {name!r} twice", fix=f"call it {TAG}{name} alone")
         if held[key].ndim != 1 or held[key].dtype.kind not in "Uiu":
-            raise ShapeMismatch(tensor=f"{path}: {key}", expected="a word a row", got=f"{held[key].dtype}{list(held[key].shape)}")
+            got = f"{held[key].dtype}{list(held[key].shape)}"
+            raise ShapeMismatch(tensor=f"{path}: {key}", expected="a word a row", got=got, fix=EXAMPLE)
         tags[name] = held[key].tolist()
     return probe_set(held["x"], held.get("y"), tags, what=str(path))
 
@@ -231,7 +237,8 @@ def check_fits(probes: ProbeSet, takes: Sequence[ProbeInput], what: str) -> list
     shaped = [one for one in takes if one.shape == probes.shape]
     if not shaped:
         known = "; ".join(f"{list(one.shape)} of {one.base}" for one in takes[:4])
-        raise ShapeMismatch(tensor=f"{what}: a row of x", expected=known, got=f"{list(probes.shape)}")
+        fix = "edgecloud bases list; rows are as the model's infer takes them"
+        raise ShapeMismatch(tensor=f"{what}: a row of x", expected=known, got=f"{list(probes.shape)}", fix=fix)
     labels = probes.labels
     if labels is not None:
         fits = [one for one in shaped if int(labels.max()) < one.classes]
@@ -243,7 +250,8 @@ def check_fits(probes: ProbeSet, takes: Sequence[ProbeInput], what: str) -> list
     if probes.y is not None:
         fits = [one for one in shaped if one.output == probes.y.shape[1:]]
         if not fits:
-            raise ShapeMismatch(tensor=f"{what}: a row of y", expected=list(shaped[0].output), got=list(probes.y.shape[1:]))
+            fix = "floats are targets of the output's shape; classes are whole numbers: y.astype(int)"
+            raise ShapeMismatch(tensor=f"{what}: a row of y", expected=list(shaped[0].output), got=list(probes.y.shape[1:]), fix=fix)
         return fits
     return shaped
 
@@ -362,7 +370,8 @@ def _dimensions(value: cbor.Value) -> tuple[int, ...]:
 
 def _labels(y: NDArray[Any], n: int, what: str) -> Labels | F32:
     if y.ndim < 1 or len(y) != n or y.dtype.kind not in "iuf" or not 1 <= y.ndim <= RANK_MAX or not y.size:
-        raise ShapeMismatch(tensor=f"{what}: y", expected=f"{n} classes, or targets of shape [{n}, ...]", got=f"{y.dtype}{list(y.shape)}")
+        expected = f"{n} classes, or targets of shape [{n}, ...]"
+        raise ShapeMismatch(tensor=f"{what}: y", expected=expected, got=f"{y.dtype}{list(y.shape)}", fix=EXAMPLE)
     if y.dtype.kind == "f" or y.ndim > 1:
         _within(f"{what}: y as float32", 4 * y.size, BYTES_MAX)
         with np.errstate(over="ignore"):
@@ -377,13 +386,14 @@ def _labels(y: NDArray[Any], n: int, what: str) -> Labels | F32:
 
 def _words(name: str, values: Sequence[object], n: int, what: str) -> tuple[str, ...]:
     if len(values) != n:
-        raise ShapeMismatch(tensor=f"{what}: {TAG}{name}", expected=f"{n} words", got=len(values))
+        raise ShapeMismatch(tensor=f"{what}: {TAG}{name}", expected=f"{n} words", got=len(values), fix=EXAMPLE)
     words = tuple(map(str, values))
     for word in set(words):
         if len(word) > TAG_LENGTH or not is_plain(word) or not set(word).isdisjoint(",="):
             reason = f"{word[:60]!r} is not up to {TAG_LENGTH} printable characters without , and ="
-            raise Malformed(what=f"{what}: {TAG}{name}", reason=reason)
-    _within(f"{what}: the values of {TAG}{name}", len(set(words) - {""}), VALUES_MAX)
+            raise Malformed(what=f"{what}: {TAG}{name}", reason=reason, fix="write plain words, as night or alps")
+    fix = "a tag is for a few contexts: put neighbouring values under one word"
+    _within(f"{what}: the values of {TAG}{name}", len(set(words) - {""}), VALUES_MAX, fix=fix)
     return words
 
 
@@ -394,9 +404,9 @@ def _finite(what: str, tensor: str, values: F32) -> None:
         raise NonFinite(what=what, tensor=tensor, index=int(odd[0]), fix=fix)
 
 
-def _within(what: str, size: int, limit: int) -> None:
+def _within(what: str, size: int, limit: int, *, fix: str = "take fewer rows: a thousand tell an accuracy to within 3 %") -> None:
     if size > limit:
-        raise TooLarge(what=what, size=size, limit=limit, fix="take fewer rows: a thousand tell an accuracy to within 3 %")
+        raise TooLarge(what=what, size=size, limit=limit, fix=fix)
 
 
 def _still(values: _Array) -> _Array:

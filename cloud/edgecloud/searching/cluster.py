@@ -56,7 +56,7 @@ class Cohort:
         if self.reasons:
             return "; ".join(reason.words for reason in self.reasons[:3])
         if self.nearest is None:
-            return "all models of this base are alike"
+            return "the only cohort of its base: nothing to tell it from"
         return "no field of the cards tells it from the rest" if self.carded else "its devices sent no cards"
 
 
@@ -77,15 +77,19 @@ class Clustered:
 def cluster(store: Store, *, model: str | None = None, count: int | None = None, progress: Progress | None = None) -> Clustered:
     """Return the cohorts of a model's devices, of each base apart. count: how many on a base; None finds it.
 
+    A base with fewer devices than `count` gets a cohort a device.
+
     Raises AmbiguousName, UnknownVersion, and BadArgument for more cohorts than devices or where nothing can be compared.
     """
     lineages = {one.id: one for one in _of_model(store, model)}
-    bases, out, seen = LoadedBases(store), list[_OnBase](), set[int]()
-    for base in store.bases.all():
-        found = _find(store, base.commit, lineages, bases, progress or (lambda done, total: None))
-        seen |= {lineage.id for lineage, _ in found.members} | found.ids
-        if found.members:
-            out.append(_grouped(store, found, count, bases))
+    bases = LoadedBases(store)
+    every = [_find(store, base.commit, lineages, bases, progress or (lambda done, total: None)) for base in store.bases.all()]
+    most = max((len(found.members) for found in every), default=0)
+    if count is not None and most and count > most:
+        reason = f"{most} devices, the most on one base, can't be parted into {count} cohorts"
+        raise BadArgument(reason=reason, fix="edgecloud cluster --cohorts auto")
+    out = [_grouped(store, found, count, bases) for found in every if found.members]
+    seen = {id for found in every for id in found.ids}
     silent = tuple(sorted(one.device for one in lineages.values() if one.id not in seen))
     if not out:
         raise BadArgument(reason="no device of the model has a verified version away from its base", fix="edgecloud devices")
@@ -180,6 +184,7 @@ def _unit(vector: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def _grouped(store: Store, found: _Found, count: int | None, bases: LoadedBases) -> _OnBase:
     n = len(found.members)
+    count = None if count is None else min(count, n)
     if n <= TREE:
         labels = grouping.groups(_squares(found.rows), count)
     else:

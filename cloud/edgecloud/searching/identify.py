@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgecloud.registry import Base, LineageRow, Store, VersionRow
 from edgecloud.versions import materialise
-from modelwire.errors import ModelWireError, NonFinite, WrongBase
+from modelwire.errors import Malformed, ModelWireError, NonFinite, WrongBase
 from modelwire.identity import no_integers, root_parts
 from modelwire.lattice.state import ModelState
 from modelwire.tensors import I32, Dtype, Held
@@ -49,15 +49,19 @@ def identify(
 ) -> Identified:
     """Return whose model a file is. name: what it is called in errors.
 
-    Raises NotTrainable or ModelError for a file that is none of ours, NonFinite for one with a weight that is no number, WrongBase when it
-    has the tensors of no base in the registry.
+    Raises NotTrainable or ModelError for a file that is none of ours, Malformed for one that is cut or no .tflite, NonFinite for one with a
+    weight that is no number, WrongBase when it has the tensors of no base in the registry.
     """
-    parsed = parse_trainable(file, model=name)
-    schema, flat = read_tensors(parsed, model=name)
+    try:
+        parsed = parse_trainable(file, model=name)
+        schema, flat = read_tensors(parsed, model=name)
+    except Malformed as error:
+        raise Malformed(what=name, reason=f"no whole .tflite: {error.facts.get('reason')}", fix="name the file as it was made") from None
     for spec, w in zip(schema.tensors, flat, strict=True):
         bad = np.flatnonzero(~np.isfinite(w))
         if len(bad):
-            raise NonFinite(what=name, tensor=spec.name, index=int(bad[0]))
+            fix = "no version here has such a weight: see who made the file"
+            raise NonFinite(what=name, tensor=spec.name, index=int(bad[0]), fix=fix)
     bases = materialise.LoadedBases(store)
     alike = [row for row in store.bases.all() if parse_manifest(row.manifest).schema.id == schema.id]
     if not alike:
@@ -66,12 +70,15 @@ def identify(
             what=name, kind="base", expected=f"one of this registry: {known}", got=f"tensors of none of them: {schema.counted}",
             fix="edgecloud bases list; the centre whose device made the file knows its base",
         )  # fmt: skip
+    same = {row.commit: _file_again(bases[row.commit], flat) == file for row in alike}
+    proven = [one for row in alike if (one := _proven(store, row, bases[row.commit], flat, same[row.commit])) is not None]
+    if proven:  # a base may be what a version is, too: a merge, or a model that was added as a base
+        first = max(proven, key=lambda one: (one.is_base, one.same_file))
+        return replace(first, owners=tuple(owner for one in proven for owner in one.owners), same_file=any(one.same_file for one in proven))
     found: list[Identified] = []
     for row in alike:
-        base = bases[row.commit]
-        same = _file_again(base, flat) == file
-        one = _on_base(store, row, base, flat, same, bases, count, progress)
-        if one.owners or one.is_base:
+        one = _near(store, row, bases[row.commit], flat, same[row.commit], bases, count, progress)
+        if one.owners:
             return one
         found.append(one)
     return min(found, key=_rank)
@@ -85,17 +92,19 @@ def _file_again(base: materialise.LoadedBase, flat: list[Held]) -> bytes:
         return b""
 
 
-def _on_base(
+def _proven(store: Store, row: Base, base: materialise.LoadedBase, flat: list[Held], same: bool) -> Identified | None:
+    """Return what a file is where its weights are the base's own, or some version's by its root; else None."""
+    if _alike(flat, base.weights):
+        return Identified(row.name, same, True, (), 0, None)
+    owners = _by_root(store, base.manifest, row, flat)
+    return Identified(row.name, same, False, owners, 0, None) if owners else None
+
+
+def _near(
     store: Store, row: Base, base: materialise.LoadedBase, flat: list[Held], same: bool, bases: materialise.LoadedBases, count: int,
     progress: Callable[[int, int], None],
 ) -> Identified:  # fmt: skip
     manifest = base.manifest
-    is_base = _alike(flat, base.weights)
-    if is_base:
-        return Identified(row.name, same, True, (), 0, None)
-    owners = _by_root(store, manifest, row, flat)
-    if owners:
-        return Identified(row.name, same, False, owners, 0, None)
     integers, off = _nearest_points(manifest, base, flat)
     if not any(manifest.lattice(t) for t in range(len(manifest.classes))):
         return Identified(row.name, same, False, (), off, None)

@@ -109,7 +109,7 @@ def near_state(
             fix="edgecloud diff A@VERSION B@VERSION compares two of them",
         )
     guessed = estimate(store, base, counting.of_integers(state.manifest, state.integers, state.exponents), every=every, progress=progress)
-    shortlist = _shortlist(store, guessed, without, len(guessed.ids) if exact else max(SHORTLIST, 2 * count))
+    shortlist = _shortlist(store, guessed, without, len(guessed.ids) if exact else shortlisted(count))
     found, unmeasured = list[Neighbour](), list[tuple[str, str]]()
     by_sketch = {version.id: distance for distance, version in shortlist}
     for done, (version, other) in enumerate(_measured(store, [version for _, version in shortlist], bases, recent), 1):
@@ -153,6 +153,11 @@ def _measured(
         if recent is not None and isinstance(state, ModelState):
             recent.put(version, state)
         yield version, state
+
+
+def shortlisted(count: int) -> int:
+    """Return how many versions sketches choose where so many are asked for."""
+    return max(SHORTLIST, 2 * count)
 
 
 def _shortlist(

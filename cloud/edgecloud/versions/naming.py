@@ -39,11 +39,14 @@ class Place:
         return f"{self.lineage}@{self.version.version if self.version else BASE}"
 
 
+_AS = "write pi-7, pi-7@3 or pi-7/digits@latest: edgecloud devices lists the devices"
+
+
 def parse(text: str) -> Name:
     """Return the parts of DEVICE[/MODEL][@VERSION]. Raises Malformed."""
     parts = _FORM.match(text)
     if parts is None or not NAME.match(parts["device"]) or (parts["model"] and not NAME.match(parts["model"])):
-        raise Malformed(what="name", reason=f"{text[:200]!r} is not DEVICE[/MODEL]@VERSION")
+        raise Malformed(what="name", reason=f"{text[:200]!r} is not DEVICE[/MODEL]@VERSION", fix=_AS)
     version: int | str | None = parts["version"]
     if isinstance(version, str) and version not in (LATEST, BASE):
         if not re.fullmatch(r"[0-9]{1,18}", version):

@@ -44,7 +44,9 @@ def test_probes_are_added_listed_shown_and_removed(two: Desk, tmp_path: Path) ->
     assert two.error("probes", "add", "wide", "wide.npz")["error"] == "ShapeMismatch"
     np.savez(tmp_path / "nan.npz", x=np.full((3, 4), np.nan))
     assert two.error("probes", "add", "nan", "nan.npz")["error"] == "NonFinite"
-    assert "removed night" in two.ok("probes", "remove", "night")
+    two.ok("probes", "add", "twin", "p.npz")
+    assert "still held as twin" in two.ok("probes", "remove", "night")
+    assert two.ok("probes", "remove", "twin").startswith("removed twin: its rows and what versions made of them are gone")
     assert two.json("probes", "list")["probes"] == [] and "night" in two.ok("probes", "list", "--removed")
     assert two.error("probes", "show", "night")["message"] == "there is no probe set 'night'"
     verified: Any = two.json("verify", "--all")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,16 @@ import pytest
 
 from edgecloud.merging import judging, parents
 from edgecloud.registry import open_registry
+from edgecloud.versions import naming
 from edgecloud.versions.materialise import LoadedBases, rebuild
 from modelwire.cards.card import card_of
 from modelwire.errors import BadArgument
 from modelwire.tflite.file import read_weights
 from modelwire.wire.keys import KeyKind, write_key
-from tests.edgecloud.centre import Centre
+from tests.edgecloud.centre import Centre, add_base, make_registry
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
+from tests.edgecloud.searching.fleet import other_base
 
 NAMES = ("pi-1", "pi-2", "pi-3", "pi-4")
 Fleet = tuple[Desk, Callable[[], Centre], list[ScriptedDevice]]
@@ -113,6 +116,35 @@ def test_weights_are_given_or_those_of_the_cards(fleet: Fleet) -> None:
     assert merge(desk, "--cohort", "cohort.txt", "--rule", "mean")["versions"] == 2
 
 
+def test_samples_on_another_base_do_not_count(tmp_path: Path) -> None:
+    other = other_base()
+    store = make_registry(tmp_path / "fleet.db", Base.of())
+    add_base(store, other, "tall")
+    centre = Centre(store)
+    device = centre.meet(ScriptedDevice(Base.of()))
+
+    def told(samples: int) -> dict[str, object]:
+        return {"card": card_of(samples).encode()}
+
+    def weight(name: str) -> int:
+        place = naming.find(store, naming.parse(name))
+        assert place.version is not None
+        (one,) = parents.weighted_by_samples(store, [parents.MergeParent(place.lineage, place.version)])
+        return one.weight
+
+    centre.deliver(device, device.train(extension=told(10)), device.train(extension=told(20)))
+    assert all(one.ok for one in centre.rebuild())
+    centre.deliver(device, device.rebase(other))
+    assert all(one.ok for one in centre.rebuild())
+    assert (weight("pi-7@1"), weight("pi-7@2")) == (10, 30)
+    with pytest.raises(BadArgument, match="no data card"):
+        weight("pi-7@3")
+    centre.deliver(device, device.train(extension=told(7)))
+    assert all(one.ok for one in centre.rebuild())
+    assert weight("pi-7@4") == 7 and weight("pi-7@2") == 30
+    store.close()
+
+
 @pytest.mark.slow("runs models in processes of their own", seconds=4)
 def test_a_merge_is_judged_before_it_is_written(fleet: Fleet) -> None:
     desk = fleet[0]
@@ -129,6 +161,10 @@ def test_a_merge_is_judged_before_it_is_written(fleet: Fleet) -> None:
     assert judged["gained"] - judged["lost"] == round(40 * (judged["merged"] - judged["base"]))
     text = desk.ok("merge", "--devices", "pi-1,pi-2", "--rule", "mean", "--on", "rows", "-o", "merged.tflite")
     assert "rows, 40 rows: accuracy" in text and "on average" in text
+    assert max(map(len, text.splitlines())) <= 80
+    desk.ok("probes", "add", "again", "rows.npz")
+    text = desk.ok("merge", "--devices", "pi-1,pi-2", "--rule", "mean", "-o", "merged.tflite")
+    assert "again, 40 rows" in text and "rows, 40 rows" in text and "each p is corrected for 2 probe sets (Holm)" in text
     assert desk.error("merge", "--devices", "pi-1,pi-2", "--rule", "mean", "--on", "none", "-o", "y.tflite")["error"] == "BadArgument"
     assert not (desk.folder / "y.tflite").exists()
 
@@ -196,3 +232,16 @@ def test_the_sign_test_is_the_binomial_sum_and_wilson_holds_the_share() -> None:
         assert judging.sign_test(more, less) == pytest.approx(exact(more, less), rel=1e-9)
     assert judging.wilson(0, 10)[0] == 0 and judging.wilson(10, 10)[1] == pytest.approx(1)
     assert judging.wilson(81, 100) == pytest.approx((0.7222, 0.8749), abs=1e-4)  # as tables have it
+
+
+def test_a_merge_that_is_judged_on_many_sets_is_not_better_by_many_looks() -> None:
+    rng, found = np.random.default_rng(5), 0
+    none = np.zeros(60, np.float32)
+    for _ in range(150):  # no merge is better than its base: each is right on half of the rows, whatever they are
+        sets = {str(k): [judging.RowScores(rng.random(60) < 0.5, none) for _ in range(2)] for k in range(8)}
+        judged = judging.together({name: judging.judge(one, base, {"pi-1": one}, {}) for name, (one, base) in sets.items()})
+        alone = {name: judging.judge(one, base, {"pi-1": one}, {}) for name, (one, base) in sets.items()}
+        assert all(judged[name].p >= alone[name].p for name in sets)
+        found += any("no better" not in one.verdict for one in judged.values())
+    assert found <= 15  # 0.05 of 150 is 7.5; binomial, more than 15 once in 200 such tests
+    assert judging.together({}) == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +91,16 @@ def test_a_stock_int8_file_is_run_as_it_stands_and_its_layers_are_numbers() -> N
     assert run.output is not None and np.array_equal(run.output, again.output) and np.ptp(run.output) > 0  # type: ignore[arg-type]
     seen = next(iter(outputs([model], x, layers=True)))
     assert seen.output is not None and len(seen.layers) > 2 and seen.layers[-1][1].shape == seen.output.shape
+
+
+def test_who_stops_half_way_meets_no_error_of_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    runs = outputs([tiny("a"), tiny("b")], X)
+    assert next(runs).reason == ""
+    (folder,) = tmp_path.glob("edgecloud-probes-*")
+    shutil.rmtree(folder)  # as the end of a program removes it, while an error is on its way
+    runs.close()  # type: ignore[attr-defined]
+    assert next(runs, None) is None and not folder.exists()
 
 
 def test_a_message_that_no_side_sends_ends_the_channel() -> None:

@@ -88,6 +88,8 @@ def test_rows_that_are_none_are_refused_by_name(x: Any, y: Any, tags: Any, error
     with pytest.raises(error) as refused:
         sets.probe_set(x, y, tags, what="night.npz")
     assert "night.npz" in refused.value.message or error is Malformed
+    assert refused.value.next_step or "Light!" in tags
+    assert len(tags) != 1 or error is not TooLarge or "rows" not in refused.value.next_step
 
 
 def test_bytes_cut_or_changed_anywhere_are_refused_or_another_set() -> None:
@@ -117,6 +119,7 @@ def test_a_file_of_arrays_is_read_with_its_tags_by_either_name(tmp_path: Path) -
     assert sets.read_npz(npz(tmp_path / "c.npz", x=X, **{"tag.hour": np.arange(12)})).contexts()[0] == "hour=0"
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_hostile_files_are_refused_and_nothing_in_them_is_executed(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -144,6 +147,11 @@ def test_hostile_files_are_refused_and_nothing_in_them_is_executed(tmp_path: Pat
         packed.writestr("x.npy", head.getvalue())
     with pytest.raises(BadArgument):
         sets.read_npz(bad)
+    for second in ("x", "x.npy"):  # numpy would read one of them and say nothing
+        with zipfile.ZipFile(npz(bad, x=X), "a") as packed:
+            packed.writestr(second, packed.read("x.npy"))
+        with pytest.raises(BadArgument, match="holds 'x' twice"):
+            sets.read_npz(bad)
     os.mkfifo(tmp_path / "pipe.npz")
     with pytest.raises(BadArgument):
         sets.read_npz(tmp_path / "pipe.npz")
@@ -186,8 +194,18 @@ def test_rows_that_no_base_takes_are_refused_with_what_it_takes(store: SqliteSto
         sets.add(store, "n", sets.probe_set(X, np.full(12, 3)), now=1)
     with pytest.raises(ShapeMismatch, match="a row of y"):
         sets.add(store, "n", sets.probe_set(X, np.zeros((12, 2))), now=1)
+    with pytest.raises(ShapeMismatch, match="a row of y") as refused:
+        sets.add(store, "n", sets.probe_set(X, Y.astype(float)), now=1)
+    assert "astype(int)" in refused.value.next_step
     with pytest.raises(Malformed):
         sets.add(store, "../n", made(), now=1)
     with pytest.raises(BadArgument, match="no device has a model 'door'"):
         sets.add(store, "n", made(), model="door", now=1)
     assert sets.add(store, "n", sets.probe_set(X, np.zeros((12, 3))), now=1).rows == 12
+
+
+def test_a_model_of_one_output_tells_two_classes() -> None:
+    yes_or_no = [sets.ProbeInput("door", (4,), (1,))]
+    assert sets.check_fits(sets.probe_set(X, np.arange(12) % 2), yes_or_no, "n") == yes_or_no
+    with pytest.raises(BadArgument, match="the label 2 is outside the 2 classes"):
+        sets.check_fits(sets.probe_set(X, np.arange(12) % 3), yes_or_no, "n")

@@ -67,7 +67,7 @@ def test_each_cohort_says_what_was_planted_and_of_the_mirror_that_no_field_tells
 def test_a_fleet_without_bias_is_one_cohort(tmp_path: Path) -> None:
     with closing(fleet(tmp_path, Plan(per_world=3, rounds=2, steps=10, biased=())).open()) as store:
         (cohort,) = cluster.cluster(store).cohorts
-        assert cohort.why == "all models of this base are alike" and cohort.nearest is None
+        assert cohort.why == "the only cohort of its base: nothing to tell it from" and cohort.nearest is None
 
 
 def test_devices_in_doubt_are_decided_by_whole_models(store: SqliteStore, planted: PlantedFleet) -> None:
@@ -116,7 +116,7 @@ def test_what_is_in_no_cohort_is_said(tmp_path: Path) -> None:
     found = cluster.cluster(store)
     assert (found.silent, found.at_base, found.left_out) == (("silent",), ("back",), ("broken",))
     assert sum(len(cohort.members) for cohort in found.cohorts) == 2
-    assert all("no cards" in cohort.why or "alike" in cohort.why for cohort in found.cohorts)
+    assert all("no cards" in cohort.why or "only cohort" in cohort.why for cohort in found.cohorts)
     store.close()
 
 
@@ -133,6 +133,13 @@ def test_only_models_of_one_base_are_compared_and_of_one_name(tmp_path: Path) ->
     assert {cohort.base for cohort in found.cohorts} == {base.manifest.commit, other.manifest.commit}
     for cohort in found.cohorts:
         assert len({version.base for _, version in cohort.members}) == 1
+    lone = centre.meet(ScriptedDevice(base, name="e"))
+    centre.deliver(lone, lone.train(density=0.5))
+    centre.rebuild()
+    parted = cluster.cluster(store, count=3).cohorts  # of the other base each device is one
+    assert sorted(len(cohort.members) for cohort in parted) == [1] * 5
+    with pytest.raises(BadArgument, match="3 devices, the most on one base, can't be parted into 4 cohorts"):
+        cluster.cluster(store, count=4)
     device = centre.meet(ScriptedDevice(base, name="a", model="cats"))
     with pytest.raises(AmbiguousName):
         cluster.cluster(store)

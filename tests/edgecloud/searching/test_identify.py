@@ -9,9 +9,9 @@ import pytest
 
 from edgecloud.searching import identify
 from edgecloud.versions import materialise
-from modelwire.errors import ModelWireError, NonFinite, WrongBase
+from modelwire.errors import Malformed, ModelWireError, NonFinite, WrongBase
 from modelwire.tflite.file import parse_trainable, read_weights, write_weights
-from tests.edgecloud.centre import Centre, make_registry
+from tests.edgecloud.centre import Centre, add_base, make_registry
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import Base, ScriptedDevice
 
@@ -43,6 +43,14 @@ def test_a_base_s_own_file_is_that_base(tmp_path: Path) -> None:
     for base, name in ((Base.of(), "digits"), (other_base(), "tall")):
         found = identify.identify(centre.store, base.file, name="f")
         assert found.is_base and found.base == name and found.same_file
+
+
+def test_a_version_that_was_made_a_base_is_named_as_both(tmp_path: Path) -> None:
+    centre, devices = planted(tmp_path / "fleet.db")
+    file = devices["pi-1"].served()
+    add_base(centre.store, Base(file), "promoted")
+    found = identify.identify(centre.store, file, name="f")
+    assert (found.base, found.is_base, found.same_file, [str(one) for one in found.owners]) == ("promoted", True, True, ["pi-1/digits@3"])
 
 
 def test_a_changed_file_is_near_the_version_it_was_made_of(tmp_path: Path) -> None:
@@ -93,8 +101,9 @@ def test_a_file_of_no_base_here_and_a_broken_one_are_named_errors(tmp_path: Path
         except ModelWireError as error:
             assert "f" in error.message
     for file in (b"", b"TFL3", tiny[:100], tiny[: len(tiny) // 2]):
-        with pytest.raises(ModelWireError):
+        with pytest.raises(Malformed, match=r"^f: no whole \.tflite: ") as refused:
             identify.identify(centre.store, file, name="f")
+        assert refused.value.next_step
     assert issubclass(NonFinite, ModelWireError)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecloud.commands.comparing.nearest import said_of
 from edgecloud.keeping.sketching import SketchMaker
 from edgecloud.registry import SqliteStore
 from edgecloud.searching import gathering, nearest
@@ -15,7 +16,7 @@ from edgecloud.versions import materialise, naming
 from modelwire.errors import BadArgument, UnknownVersion
 from modelwire.lattice.state import ModelState
 from modelwire.update.manifest import manifest_of
-from tests.edgecloud.centre import Centre, add_base, make_registry
+from tests.edgecloud.centre import Centre, add_base, fleet_of, make_registry
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import TINY, Base, ScriptedDevice
 
@@ -153,3 +154,27 @@ def test_the_command_says_what_was_compared(tmp_path: Path, monkeypatch: pytest.
     assert desk.error("nearest", "pi-9", "--db", "fleet.db")["error"] == UnknownVersion.__name__
     assert desk.run("nearest", "pi-1", "--count", "0", "--db", "fleet.db")[0] == 2
     assert "sketches of" not in desk.ok("compact", "--db", "fleet.db")
+
+
+def test_rows_are_counted_from_one_on(tmp_path: Path) -> None:
+    centre, devices = planted(tmp_path / "fleet.db")
+    (tmp_path / "pi-1.tflite").write_bytes(devices["pi-1"].served())
+    fleet = fleet_of(centre.store)
+    assert [row["version"] for row in fleet.nearest("pi-1", 1)] == ["pi-2/digits@3"]
+    for count in (0, -1):
+        for ask in (lambda n: fleet.nearest("pi-1", n), lambda n: fleet.identify(tmp_path / "pi-1.tflite", n)):
+            with pytest.raises(BadArgument, match="counted from 1 on"):
+                ask(count)
+
+
+def test_it_is_said_whether_all_were_measured(tmp_path: Path) -> None:
+    def said(compared: int, measured: int, lost: int = 0, most: int | None = 10) -> str:
+        unmeasured = tuple((f"pi-{n}/digits@3", "gone") for n in range(lost))
+        return said_of(nearest.Search("b", 39, 1.0, (), compared, measured, unmeasured, 0, {}), most=most, every=False)
+
+    assert said(10, 9).startswith("All 9 newest versions") and said(10, 10).startswith("All 10 newest versions")
+    assert said(11, 10).startswith("Of 11 newest versions on the base 'b' sketches chose 10, which were")  # of a base: one was left out
+    assert said(6, 3, lost=2).startswith("3 of 5 newest versions") and "--exact" not in said(6, 3, lost=2)
+    assert "sketches chose 10, of which 7 were measured" in said(90, 7, lost=3)
+    assert said(90, 89, most=None).startswith("All 89") and said(90, 80, lost=9, most=None).startswith("80 of 89")
+    assert said(1, 0) == "No other of the newest versions is on the base 'b'."

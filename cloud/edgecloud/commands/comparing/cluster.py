@@ -81,6 +81,8 @@ def _notes(found: Clustered) -> list[str]:
     ):  # fmt: skip
         if devices:
             out.append(f"{len(devices)} {what}: {', '.join(devices[:_NAMED])}{', ...' if len(devices) > _NAMED else ''}.")
+    if any(len(cohort.members) > _NAMED for cohort in found.cohorts):
+        out.append("--json names the devices of each cohort.")
     return out
 
 

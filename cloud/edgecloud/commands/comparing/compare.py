@@ -114,7 +114,8 @@ def _on_probes(
     part = probes if len(chosen) == len(probes) else probes.part(chosen)
     outputs = [one.output[chosen] for one in both if one.output is not None]
     if outputs[0].shape != outputs[1].shape:
-        raise ModelError(model=both[1].name, reason=f"its outputs are of shape {list(outputs[1].shape[1:])}, the other's are not", fix="")
+        reason = f"its outputs are of shape {list(outputs[1].shape[1:])}, those of {both[0].name} of {list(outputs[0].shape[1:])}"
+        raise ModelError(model=both[1].name, reason=reason, fix="compare models that say the same things")
     found = agreeing.agreement(outputs[0], outputs[1], part)
     told: Document = {"probes": row.name, "digest": row.digest, "context": args.context, "rows": len(part), **_document(found)}
     text = ["", *_agreement(found, row.name, args.context), _table(found, both)]
@@ -153,18 +154,18 @@ def _agreement(found: agreeing.ProbeAgreement, name: str, context: str) -> list[
 
 
 def _table(found: agreeing.ProbeAgreement, both: list[VersionSeen]) -> str:
-    named = f"A {both[0].name}, B {both[1].name}"
+    named = f"A {both[0].name}, B {both[1].name}\n"
     if found.accuracies:
         rows = [
             (r.of or "all", r.n, _rate(r.right_a, r.n, r.interval_a), _rate(r.right_b, r.n, r.interval_b), r.only_a, r.only_b, _p(r.p))
             for r in _telling(found.accuracies)
         ]
-        return f"{_with_rest(table(_ACCURACIES, rows), found.accuracies)}\n{named}; 95 % intervals; p: {_TESTED}"
+        return f"{_with_rest(table(_ACCURACIES, rows), found.accuracies)}\n{named}95 % intervals; p: {_TESTED}"
     if found.nearness:
         near = [
             (r.of or "all", r.n, f"{r.error_a:.4g}", f"{r.error_b:.4g}", r.nearer_a, r.nearer_b, _p(r.p)) for r in _telling(found.nearness)
         ]
-        return f"{_with_rest(table(_ERRORS, near), found.nearness)}\n{named}; mean squared errors; p: sign test, Holm over contexts"
+        return f"{_with_rest(table(_ERRORS, near), found.nearness)}\n{named}mean squared errors; p: sign test, Holm over contexts"
     return "the set has no labels: who is right is not known"
 
 
@@ -179,7 +180,7 @@ def _telling(rows: Sequence[_Line]) -> list[_Line]:
 
 def _with_rest(text: str, rows: Sequence[object]) -> str:
     left = len(rows) - _LINES
-    return text + (f"\n{left} more classes and contexts, on which they differ less surely: --json" if left > 0 else "")
+    return text + (f"\n{left} more, on which they differ less surely: --json" if left > 0 else "")
 
 
 _TESTED = "McNemar, Holm over classes, contexts"

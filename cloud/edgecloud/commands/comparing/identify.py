@@ -39,17 +39,17 @@ def _text(path: Path, found: Identified) -> str:
     lines: list[str] = []
     if found.is_base:
         lines.append(f"{path} is the base {found.base!r}: its weights are the base's, bit for bit.")
-    elif found.owners:
+    if found.owners:
         more = f", and {len(found.owners) - NAMED} more" if len(found.owners) > NAMED else ""
         names = ", ".join(str(one) for one in found.owners[:NAMED])
         lines.append(f"{path} is {names}{more}: its weights are that version's, bit for bit.")
-    else:
+    if not found.is_base and not found.owners:
         lines.append(f"{path} is of the base {found.base!r}, and no version in this registry has its weights.")
     if not found.same_file:
         lines.append("What of it is not weights is not the base's file, byte for byte: who made it changed more than the weights.")
     if found.search is None:
         return sentences(lines)
     if found.off_lattice:
-        lines.append(f"{found.off_lattice} weights lie off the lattice, so no device has sent them; the search took the nearest points.")
+        lines.append(f"{found.off_lattice} weights lie off the lattice or beyond it, which no device sends; points near by stood in.")
     lines += notes(found.search)
     return "\n".join([sentences(lines), "", table(COLUMNS, rows(found.search), title="nearest")])

@@ -31,7 +31,7 @@ EXAMPLES = (
     "edgecloud merge --cohort 2 --rule mean -o cohort-2.tflite",
     "edgecloud merge --cohort night.txt --rule weighted --on city -o night.tflite",
 )
-NAMED = 6  # parents that are named in the text
+NAMED, NAMED_A_LINE = 6, 2  # parents that are named in the text
 FILE_MAX = 4 << 20  # bytes of a list of devices
 
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> Answer:
         sets_of_it = _probes(store, args, of[0].lineage.model, bases[base.commit], base)
         state = parents.averaged(store, of, bases, progress("merging"))
         data = materialise.file_of(state, bases[base.commit])
-        judged = {one.name: _judge(store, one, of, base, data, bases) for one in sets_of_it}
+        judged = judging.together({one.name: _judge(store, one, of, base, data, bases) for one in sets_of_it})
         digest = hashlib.sha256(data).digest()
         parents.keep(store, digest, base.commit, args.rule, of, now())
         files.write_named(path, data)
@@ -70,13 +70,15 @@ def run(args: argparse.Namespace) -> Answer:
         "versions": len(of), "parents": [{"name": str(one), "commit": one.version.commit, "weight": one.weight} for one in of],
         "changed": changed, "weights": state.manifest.schema.size, "judged": [_described(name, one) for name, one in judged.items()],
     }  # fmt: skip
-    shown = ", ".join(str(one) + (f" x {one.weight}" if args.rule == WEIGHTED else "") for one in of[:NAMED])
+    shown = [str(one) + (f" x {one.weight}" if args.rule == WEIGHTED else "") for one in of[:NAMED]]
+    lines = [", ".join(shown[at : at + NAMED_A_LINE]) for at in range(0, len(shown), NAMED_A_LINE)]
     pairs = [
-        ("file", path), ("sha256", digest.hex()), ("base", base.name),
-        ("merged of", f"{len(of)} versions, {args.rule}: {shown}" + (f", and {len(of) - NAMED} more" if len(of) > NAMED else "")),
+        ("file", path), ("sha256", digest.hex()), ("base", base.name), ("merged of", f"{len(of)} versions, {args.rule}"),
+        *(("", line) for line in lines), ("", f"and {len(of) - NAMED} more" if len(of) > NAMED else ""),
         ("changed", f"{changed} of {state.manifest.schema.size} weights against the base"),
         *(pair for name, one in judged.items() for pair in _said(name, one)),
-        ("judged on", "" if judged else "nothing: the model has no probe set with labels; edgecloud probes add keeps one"),
+        ("", f"each p is corrected for {len(judged)} probe sets (Holm)" if len(judged) > 1 else ""),
+        ("judged on", "" if judged else "nothing: edgecloud probes add keeps rows with labels"),
         ("next", f"edgecloud bases add {path}"),
     ]  # fmt: skip
     return Answer(document, facts(pairs))
@@ -175,10 +177,14 @@ def _described(name: str, one: MergeJudgement) -> Document:
 
 def _said(name: str, one: MergeJudgement) -> list[tuple[str, str]]:
     sure = "" if one.interval is None else f" ({one.interval[0]:.3f} to {one.interval[1]:.3f} at 95 %)"
-    failed = f"; {len(one.failed)} could not be run: {next(iter(one.failed))}: {next(iter(one.failed.values()))}" if one.failed else ""
+    failed = f"{len(one.failed)}: {next(iter(one.failed))}: {next(iter(one.failed.values()))}" if one.failed else ""
     return [
         ("judged on", f"{name}, {one.rows} rows: {'accuracy' if one.accuracy else 'loss'}"),
-        ("  merged", f"{one.merged:.3f}{sure}: {one.verdict}"),
-        ("  base", f"{one.base:.3f}; the merge does better on {one.gained} rows and worse on {one.lost}, p = {one.p:.2g}"),
-        ("  versions", f"{one.parents:.3f} on average, {one.best[1]:.3f} {one.best[0]} to {one.worst[1]:.3f} {one.worst[0]}{failed}"),
+        ("  merged", f"{one.merged:.3f}{sure}"),
+        ("  verdict", one.verdict),
+        ("  base", f"{one.base:.3f}; the merge is better on {one.gained} rows, worse on {one.lost}; p = {one.p:.2g}"),
+        ("  versions", f"{one.parents:.3f} on average"),
+        ("  best", f"{one.best[1]:.3f} {one.best[0]}"),
+        ("  worst", f"{one.worst[1]:.3f} {one.worst[0]}"),
+        ("  not run", failed),
     ]

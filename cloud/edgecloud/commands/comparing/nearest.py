@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> Answer:
             store, place, count=args.count, every=args.all_versions, exact=args.exact, progress=progress("versions")
         )
     document: Document = {"of": str(place), **documented(found)}
-    lines = [said_of(found, exact=args.exact, every=args.all_versions), *notes(found)]
+    lines = [said_of(found, most=None if args.exact else nearest.shortlisted(args.count), every=args.all_versions), *notes(found)]
     return Answer(document, "\n".join([table(COLUMNS, rows(found), title=f"nearest to {place}"), "", sentences(lines)]))
 
 
@@ -62,16 +62,20 @@ def rows(found: Search) -> list[tuple[object, ...]]:
     ]
 
 
-def said_of(found: Search, *, exact: bool, every: bool) -> str:
-    """Return among what was looked, and how sure that is."""
+def said_of(found: Search, *, most: int | None, every: bool) -> str:
+    """Return among what was looked, and how sure that is. most: how many the sketches were to choose; None: all."""
     what = "versions" if every else "newest versions"
-    if exact:
-        return f"All {found.measured} {what} on the base {found.base!r} were measured exactly, in units of its lattice."
+    chosen = found.measured + len(found.unmeasured)
+    how = "measured exactly, in units of its lattice"
+    if not chosen:
+        return f"No other of the {what} is on the base {found.base!r}."
+    if most is None or chosen < most or chosen == found.compared:
+        all_of = f"All {found.measured}" if not found.unmeasured else f"{found.measured} of {chosen}"
+        return f"{all_of} {what} on the base {found.base!r} were {how}."
+    which = "which were" if not found.unmeasured else f"of which {found.measured} were"
     return (
-        f"Of {found.compared} {what} on the base {found.base!r} sketches chose {found.measured}, which were measured exactly, in units of"
-        " its lattice; a nearer one may be among the others: --exact measures them all."
-        if found.measured < found.compared - 1
-        else f"All {found.measured} {what} on the base {found.base!r} were measured exactly, in units of its lattice."
+        f"Of {found.compared} {what} on the base {found.base!r} sketches chose {chosen}, {which} {how};"
+        " a nearer one may be among the others: --exact measures them all."
     )
 
 

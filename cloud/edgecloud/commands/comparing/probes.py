@@ -11,7 +11,7 @@ from edgecloud.registry import ProbeRow
 from edgecommon.printing import Answer
 from edgecommon.tables import Column, add_limit, most
 
-from ..answer import Document, facts, now, registry_of, table, when
+from ..answer import Document, facts, now, registry_of, sentences, table, when
 from ..verb import Verb
 
 NAME = "probes"
@@ -68,8 +68,10 @@ def remove_probes(args: argparse.Namespace) -> Answer:
     with registry_of(args, readonly=False) as store:
         row = sets.find(store, args.name)
         store.probes.remove(row, now())
-    said = f"removed {row.name}: its rows and what versions made of them are gone; its digest {row.digest.hex()[:16]} stays listed"
-    return Answer({**_document(row), "removed_at": now()}, said)
+        same = [one.name for one in store.probes.all() if one.digest == row.digest]
+    gone = f"its rows are still held as {', '.join(same)}" if same else "its rows and what versions made of them are gone"
+    said = sentences([f"removed {row.name}: {gone}; its digest {row.digest.hex()[:16]} stays listed"])
+    return Answer({**_document(row), "removed_at": now(), "same_rows": same}, said)
 
 
 def _document(row: ProbeRow) -> Document:
