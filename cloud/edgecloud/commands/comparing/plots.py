@@ -7,24 +7,27 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgecloud.bias import telling, views
-from edgecloud.bias.fleet import FleetCards
 from edgecloud.bias.skew import Finding, Judgement
 from edgecloud.bias.telling import Told
 from edgecloud.charts import drawing, placing
 from edgecloud.charts.drawing import Panel
-from edgecloud.feasibility.matrix import FeasibilityMatrix, MatrixRow
-from edgecloud.probes.comparing import LayerApart
 from edgecloud.registry import SqliteStore, VersionRow
-from edgecloud.searching.cluster import Clustered
 from edgecloud.searching.gathering import gather
 from edgecloud.versions import changes
 from modelwire.cards.card import Card
 from modelwire.cards.sketch import Channel
 from modelwire.errors import BadArgument
+
+if TYPE_CHECKING:  # names alone: `card` and `show` do without what these rooms load
+    from edgecloud.bias.fleet import FleetCards
+    from edgecloud.feasibility.matrix import FeasibilityMatrix, MatrixRow
+    from edgecloud.probes.comparing import LayerApart
+    from edgecloud.searching.cluster import Clustered
 
 PANELS = 8  # of a chart of cards
 PANELS_OF_FIELD = 2  # of them, for ways to differ in one field
