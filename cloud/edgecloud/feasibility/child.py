@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import signal
 import sys
 import threading
@@ -21,6 +20,7 @@ from pathlib import Path
 from edgecloud.probes import sets
 from edgecloud.registry import EvaluationRow, SqliteStore, open_registry
 from edgecloud.versions.materialise import LoadedBases
+from edgecloud.workers.worker import be_bounded
 from modelwire.errors import ModelWireError
 from modelwire.wire import cbor
 
@@ -110,13 +110,9 @@ def _watch(told: threading.Event) -> None:
 
 
 def _be_modest(memory: int) -> None:
-    """Let this process take so many bytes and no core dump, go last where others want the processor, and first where memory is short."""
+    """Let this process be bounded as a worker is, and go last where others want the processor."""
     os.nice(NICE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (memory if hard == resource.RLIM_INFINITY else min(memory, hard), hard))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")
+    be_bounded(memory)
 
 
 if __name__ == "__main__":

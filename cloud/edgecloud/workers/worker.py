@@ -84,7 +84,7 @@ def main(words: list[str]) -> None:
     heard, said = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
     os.dup2(2, 1)  # what prints must not end up among the frames
     path, kept, memory = Path(words[0]), int(words[1]), int(words[2])
-    _be_bounded(memory)
+    be_bounded(memory)
     jobs: queue.SimpleQueue[int] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(heard, jobs), daemon=True).start()
     work = VersionWork(Builder(open_registry(path, readonly=True), kept))
@@ -109,7 +109,7 @@ def _listen(heard: Connection, jobs: queue.SimpleQueue[int]) -> None:
     os._exit(0)
 
 
-def _be_bounded(memory: int) -> None:
+def be_bounded(memory: int) -> None:
     """Let this process take so many bytes and no core dump, and be the first that goes when the machine has none left."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]

@@ -5,20 +5,11 @@ Each part measures its own figures and can be run alone: python -m tests.evidenc
 
 from __future__ import annotations
 
-import sys
-import time
-from importlib import import_module
+from tests.evidence.parts import Figures, measured
 
 PARTS: tuple[str, ...] = ("nearest", "cohorts", "intermediates", "feasibility", "matrix", "bias", "merging")
-Figures = dict[str, int | float | str]
 
 
 def measure(full: bool) -> Figures:
     """Return the figures of all parts. full: the sizes that the promise names, which take long."""
-    figures: Figures = {}
-    for part in PARTS:
-        started = time.monotonic()
-        print(f"{part}: measuring", file=sys.stderr)
-        figures |= import_module(f"{__name__}.{part}").measure(full)
-        print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr)
-    return figures
+    return measured(__name__, PARTS, full)
