@@ -107,7 +107,7 @@ paper: $(VENV)/.ready ## MMlib's and MMM's flows, for docs/evaluation.md; FULL=1
 threats: $(VENV)/.ready ## run the threat model: each row by its tests
 	$(VENV)/bin/python -m tests.threats
 
-evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure: TOPIC=wire, trust, zoo or centre; FULL=1
+evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure: TOPIC=wire, trust, zoo, centre, compare or lost
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
 zoo: $(VENV)/.ready tflite-runtime ## try the public model files, and write docs/model-zoo.md

@@ -2,6 +2,7 @@
 
     python -m tests.evidence centre
     python -m tests.evidence compare
+    python -m tests.evidence lost
     python -m tests.evidence trust
     python -m tests.evidence zoo
     python -m tests.evidence wire            FULL=1 in the environment adds what takes long
@@ -16,12 +17,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.evidence import centre, compare, trust, wire, zoo
+from tests.evidence import centre, compare, lost, trust, wire, zoo
 
 ROOT = Path(__file__).resolve().parents[2]
 Figures = dict[str, int | float | str]
 TOPICS: dict[str, Callable[[bool], Figures]] = {
-    "centre": centre.measure, "compare": compare.measure, "trust": trust.measure, "wire": wire.measure, "zoo": zoo.measure,
+    "centre": centre.measure, "compare": compare.measure, "lost": lost.measure,
+    "trust": trust.measure, "wire": wire.measure, "zoo": zoo.measure,
 }  # fmt: skip
 
 
