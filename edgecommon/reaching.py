@@ -46,6 +46,12 @@ class Trouble:
         return f"{self.reason}; {self.fix}" if self.fix else self.reason
 
 
+def unbounded(library: str) -> Trouble:
+    """Return what it means that an MQTT library reads past the bound on what comes in. library: its name and version."""
+    reason = f"{library} reads what a broker sends in a way that this release does not know and can't bound"
+    return Trouble(LOGIN, reason, "install one that it knows: pip install 'paho-mqtt>=2.0,<3'", refused=True)
+
+
 # OpenSSL's numbers for why a certificate is not believed.
 _EXPIRED, _NOT_YET, _SELF_SIGNED, _UNKNOWN, _WRONG_NAME = (10,), (9,), (18,), (2, 7, 19, 20, 21), (62, 64)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
-from edgeagent.link import certificate, link_state, looking
+from edgeagent.link import certificate, link_state, looking, unread
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.agent_tables import FILE
 from edgeagent.state.claim import read_claim
@@ -255,6 +255,8 @@ def _broker(loaded: Loaded, device: Glance | None) -> Iterator[Finding]:
     yield Finding("broker", True, settings.link.broker + (f", as {settings.link.user}" if settings.link.user else ""))
     for one in found:
         yield Finding(f"broker {one.step}", one.ok, one.text, one.fix)
+    if device is not None and device.database is not None and (large := unread.noted(device.database)) is not None:
+        yield Finding("messages", None, large.said(local(large.at)), unread.REMEDY)
     if said is None or said.broker != settings.link.broker:
         return
     # What an agent that ended has met was tried above; not so that another client takes its session, which no look can see.

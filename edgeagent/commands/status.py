@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from edgeagent.link import certificate, link_state
+from edgeagent.link import certificate, link_state, unread
 from edgeagent.planning.choosing import because
 from edgeagent.planning.conditions import longest_wait
 from edgeagent.rounds import journal
@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> Answer:
         if device.database is None and device.spool is not None:  # an application's user appends samples, and sees no more
             models = [{"name": m.name, "samples": device.spool.count(m.name)} for m in device.settings.models]
         said = link_state.noted(device.database) if device.database is not None else None
+        large = unread.noted(device.database) if device.database is not None else None
         foreign = held.foreign_said if held is not None else ""
         for m in models:
             if foreign and not m.get("welcome", "ok"):
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> Answer:
             "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "log_fork": fork,
             "agent_pid": pid, "models": models, "certificate": own, **disk_document(device),
             "ousted": ousted(device.database) if pid and device.database is not None else "",
-            "link": None if said is None else asdict(said), "other_fleet": held.foreign.hex() if held is not None else "",
+            "link": None if said is None else asdict(said), "unread": None if large is None else asdict(large),
+            "other_fleet": held.foreign.hex() if held is not None else "",
         }  # fmt: skip
         lines = [*disk_lines(device), *unseen_lines(loaded, device)]
         keys = key_lines(device.board.public_key, device.board.fingerprint) if device.keyed else [""]
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace) -> Answer:
         else:
             how = "was connected" if said.up else f"had no link: {said.reason};"
             lines.append(f"the last agent {how} {since}")
+    lines += [large.said(local(large.at))] if large is not None else []
     lines += [f"{foreign}; {SAME_FLEET}"] if foreign else []
     lines += [fork] if fork else []
     if document["ousted"]:

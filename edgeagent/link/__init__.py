@@ -4,5 +4,5 @@ from __future__ import annotations
 
 __all__ = [
     "certificate", "credentials", "device_side", "enrolling", "first_look", "installing", "link_state", "looking", "mqtt", "session",
-    "transport",
+    "transport", "unread",
 ]  # fmt: skip

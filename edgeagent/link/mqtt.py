@@ -19,6 +19,7 @@ from edgeagent.settings.tree import LinkSettings
 from edgeagent.system.deferred import defer
 from edgecommon import reaching
 from edgecommon.broker import Tenure, redacted
+from edgecommon.mqtt_packets import INBOUND, BeyondBoundsError, InboundBound, Oversize
 from edgecommon.reaching import BOARD, TAKEN_OVER, Trouble
 from modelwire import limits
 from modelwire.errors import LinkError, ModelWireError, TooLarge
@@ -30,13 +31,13 @@ from .transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
 
 # paho imports them for brokers over TLS or behind a proxy: 3 MiB that a plain link never touches.
 defer("ssl", "urllib.request")
+import paho.mqtt  # noqa: E402
 import paho.mqtt.client as mqtt  # noqa: E402
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode  # noqa: E402
 from paho.mqtt.packettypes import PacketTypes  # noqa: E402
 from paho.mqtt.properties import Properties  # noqa: E402
 from paho.mqtt.subscribeoptions import SubscribeOptions  # noqa: E402
 
-INBOUND = limits.DEFAULT.part + 1024  # bytes of the largest packet that the centre may send: a part, its topic, and what is around it
 INBOUND_PENDING = 20  # messages that the broker may deliver before the first of them is acknowledged
 FRAME = 16  # bytes of an MQTT PUBLISH around topic and message, at most
 FAREWELL = 2.0  # seconds that closing may take, twice
@@ -44,12 +45,10 @@ SMALLEST = 2048  # bytes of a packet that hello and receipts need; a broker that
 STALLED = 4.0  # times keepalive, without the broker taking any of the messages that it was sent
 STABLE = 10.0  # seconds a link must have lived before the back-off starts anew
 ASIDE, ASIDE_MAX = 60.0, 600.0  # seconds of the first and the longest pause for another client of this name: it may be gone by then
-PACKET_MAX = 1024 * 1024  # bytes of a packet that is still read: a broker of 3.1.1 is not told INBOUND, and passes on what others publish
-WAITING_MAX = 4 * PACKET_MAX  # bytes that wait for the agent; a broker that keeps to INBOUND_PENDING comes to half of it
+WAITING_MAX = 4 * 1024 * 1024  # bytes that wait for the agent; a broker that keeps to INBOUND_PENDING comes to half of it
 WAITING_EACH = 512  # bytes that a message takes beside what it carries
 LOST = Trouble(reaching.TRIP, "the connection is lost")  # without a word
-_QOS_2 = 0x34  # first byte of a PUBLISH of QoS 2, less its flags: the agent subscribes at 1
-_NOT_FOR_CLIENTS = (1, 5, 6, 7, 8, 10, 12)  # packets: what only a client says, and the rest of QoS 2
+LIBRARY = f"paho-mqtt {paho.mqtt.__version__}"
 _log = logging.getLogger("edgeagent.link")
 
 
@@ -72,10 +71,6 @@ class _Token:
     mid: int
 
 
-class _BeyondBounds(Exception):
-    """What a broker sends would take more memory than it may; the link is given up. No OSError: paho would keep the reason to itself."""
-
-
 class _Client(mqtt.Client):
     """A client that says when its network thread ends, whatever ended it."""
 
@@ -84,23 +79,19 @@ class _Client(mqtt.Client):
     fault: OSError | None = None  # with which the connection ended, of which paho says nothing
     put_off = 0  # the reason with which the broker ended it, as MQTT 5 numbers it
     done = ""  # what the broker does once for each connection, as far as it did
+    bound: InboundBound  # on what comes: a broker of 3.1.1 passes on what others publish, up to 256 MiB, which a board does not have
     plain = False  # no TLS: what paho asks of `ssl` at every read and write would load it
 
     def once(self, what: str) -> None:
-        """Take note of what a broker does. Raises _BeyondBounds the second time."""
+        """Take note of what a broker does. Raises BeyondBoundsError the second time."""
         if what in self.done:
-            raise _BeyondBounds(f"the broker {what} twice")
+            raise BeyondBoundsError(f"the broker {what} twice")
         self.done += what
 
     def _sock_recv(self, bufsize: int) -> bytes:
-        # Asked for are the bytes that a packet still has, by its sender's word: up to 256 MiB, which a board does not have.
-        if bufsize > PACKET_MAX:
-            raise _BeyondBounds(f"the broker sends a packet of {bufsize} bytes")
-        first = self._in_packet["command"]  # 0 before it is known
-        if first & 0xF6 == _QOS_2:  # paho would keep each until the broker says to let it go
-            raise _BeyondBounds("the broker sends what was not subscribed to: QoS 2")
-        if first >> 4 in _NOT_FOR_CLIENTS:
-            raise _BeyondBounds(f"the broker sends a packet of type {first >> 4}, which is none of a broker's")
+        return self.bound.read(bufsize, self._receive)
+
+    def _receive(self, bufsize: int) -> bytes:
         sock = self.socket() if self.plain else None
         try:
             return sock.recv(bufsize) if sock is not None else super()._sock_recv(bufsize)
@@ -280,6 +271,7 @@ class MqttLink:
             CallbackAPIVersion.VERSION2, client_id=self.client_id, protocol=self.protocol,
             clean_session=None if v5 else False, manual_ack=True, reconnect_on_failure=False,
         )  # fmt: skip
+        client.bound = InboundBound(INBOUND, five=v5)
         client.connect_timeout = self.settings.connect_timeout
         if self.settings.user:
             client.username_pw_set(self.settings.user, self._password)
@@ -300,6 +292,12 @@ class MqttLink:
                 c.disconnect()
                 return
             client.once("lets this device in")
+            if not client.bound.kind:
+                unbounded = reaching.unbounded(LIBRARY)
+                if not v5:
+                    self._events.put(_Down(generation, unbounded, False))
+                    return
+                _log.warning("%s; going on, as in MQTT 5 the broker itself keeps to the bound", unbounded)
             if code.is_failure:
                 refused = code.value == reaching.VERSION or (not self._proven and str(code) == "Unspecified error")
                 self._events.put(_Down(generation, reaching.refused(code.value, self._told_as, BOARD, self.client_id), refused))
@@ -322,12 +320,16 @@ class MqttLink:
                 self._events.put(_Up(generation))
 
         def arrived(c: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
-            if message.qos == 1:
-                size = len(message.payload) + WAITING_EACH
-                if self._came + size - self._taken > WAITING_MAX:  # it was not acknowledged, so it comes again
-                    raise _BeyondBounds("the broker sends more than it may before anything is acknowledged")
-                self._came += size
-                self._events.put(Arrived(message.topic, bytes(message.payload), _Token(generation, message.mid)))
+            large = client.bound.oversize()
+            if large is None and message.qos != 1:
+                return
+            size = len(message.payload) + WAITING_EACH
+            if self._came + size - self._taken > WAITING_MAX:  # it was not acknowledged, so it comes again
+                raise BeyondBoundsError("the broker sends more than it may before anything is acknowledged")
+            self._came += size
+            if large is not None:
+                c.ack(message.mid, message.qos)  # there is nothing of it to be kept, and it must not come again
+            self._events.put(large or Arrived(message.topic, bytes(message.payload), _Token(generation, message.mid)))
 
         def accepted(c: mqtt.Client, _: Any, mid: int, code: Any, properties: Any) -> None:
             self._events.put(Accepted(generation << 16 | mid))
@@ -349,7 +351,7 @@ class MqttLink:
         said = reaching.put_off(client.put_off, self.client_id) if client.put_off else None
         if said is not None:
             return said
-        if isinstance(fault, _BeyondBounds):
+        if isinstance(fault, BeyondBoundsError):
             return Trouble(reaching.TRIP, str(fault), "ask who runs the broker")
         if client.reached and "lets" in client.done:
             return replace(LOST, reason=f"{LOST.reason}: {fault}") if fault else LOST
@@ -365,8 +367,8 @@ class MqttLink:
         return {"clean_start": False, "properties": properties}
 
     def _translate(self, event: Event | _Up | _Down) -> Event | None:
-        if isinstance(event, Arrived):
-            self._taken += len(event.data) + WAITING_EACH
+        if isinstance(event, (Arrived, Oversize)):
+            self._taken += WAITING_EACH + (len(event.data) if isinstance(event, Arrived) else 0)
         if isinstance(event, _Up):
             if event.generation != self._generation or self._client is None:
                 return None

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgecommon.mqtt_packets import Oversize
+
 
 @dataclass(frozen=True, slots=True)
 class Will:
@@ -51,7 +53,8 @@ class Woken:
     """Nothing happened, but somebody called `wake`."""
 
 
-Event = Connected | Lost | Arrived | Accepted | Woken
+# An Oversize is a message that was let go unread, and acknowledged.
+Event = Connected | Lost | Arrived | Oversize | Accepted | Woken
 
 
 class Transport(Protocol):

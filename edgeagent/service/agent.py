@@ -16,6 +16,7 @@ from edgeagent.link.enrolling import Enrolling
 from edgeagent.link.link_state import LinkState, connected_again, note
 from edgeagent.link.session import Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
+from edgeagent.link.unread import UnreadTally
 from edgeagent.rounds import drift, opening
 from edgeagent.rounds.journal import Interrupted
 from edgeagent.rounds.opening import Progress
@@ -26,6 +27,7 @@ from edgeagent.rounds.starts import PAYS, Start
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import FORKED, Lineage
 from edgeagent.system.clock import Clock
+from edgecommon.mqtt_packets import Oversize
 from edgecommon.systemd import Systemd
 from modelwire.errors import DiskUnwritable, LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
 from modelwire.tensors import ALL
@@ -69,15 +71,14 @@ class Agent:
         self._memory = Memory(self.sensors)
         self._allowance = Allowance(self.device, self.sensors, self.clock)
         self._last = ""  # the model that trained last
-        self._done_once: set[str] = set()
-        self._told: dict[str, str] = {}
+        self._done_once, self._told = set[str](), dict[str, str]()
         self._link: LinkState | None = None  # in this run
         self._ousted = ""
         self._watched = WatchedLoop(self.systemd, self.clock)
         self._began = self.clock.monotonic()
         self._nudges = self.device.nudges()
         self._disk = DiskWait(self.clock, in_order=self.device.make_good, make_room=self.device.make_room)
-        d = self.device
+        d, self._unread = self.device, UnreadTally(self.device.database, self.clock.wall)
         enrolling = Enrolling(d.board, d.claim, self.transport, d.settings.link, self.release, self.rng, self.clock.wall)
         side = DeviceSide(
             self.transport, d.settings.link, d.spool, d.trust, enrolling, self.release, self.rng, self.clock.wall,
@@ -126,6 +127,7 @@ class Agent:
             self._watched.close()
             self._interrupt()
             self._allowance.close()
+            self._unread.write()
             self.transport.close(self._presence(boot, False))
             for session in self.sessions.values():
                 session.lost()
@@ -183,6 +185,8 @@ class Agent:
                 session.accepted(event.ticket)
         elif isinstance(event, Arrived):
             self._read(event, now)
+        elif isinstance(event, Oversize):
+            self._unread.add(event, now)
 
     def _note(self, said: Connected | Lost) -> None:
         broker, now = self.device.settings.link.broker, int(self.clock.wall())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgeagent.link import mqtt
 from edgeagent.link.mqtt import MqttLink
 from edgeagent.link.transport import Arrived, Connected, Event, Lost, Will
 from edgeagent.settings.tree import LinkSettings
+from edgecommon.mqtt_packets import Oversize
 from modelwire.wire import topics
 
 
@@ -62,9 +64,10 @@ def length(n: int) -> bytes:
 
 
 @contextmanager
-def met(tmp_path: Path, flood: Callable[[socket.socket], None]) -> Iterator[tuple[MqttLink, Hostile]]:
+def met(tmp_path: Path, flood: Callable[[socket.socket], None], keepalive: float = 60.0) -> Iterator[tuple[MqttLink, Hostile]]:
     broker = Hostile(flood)
-    link = MqttLink(LinkSettings(broker=broker.url, protocol="3.1.1", reconnect_min=600, reconnect_max=600), tmp_path, "pi-7")
+    settings = LinkSettings(broker=broker.url, protocol="3.1.1", reconnect_min=600, reconnect_max=600, keepalive=keepalive)
+    link = MqttLink(settings, tmp_path, "pi-7")
     link.open(Will(topics.up("home", "pi-7", "tiny", "state"), b""), [topics.all_down("home", "pi-7"), topics.trust_of_all("home")])
     try:
         yield link, broker
@@ -85,10 +88,57 @@ def until_lost(link: MqttLink) -> tuple[str, list[Event]]:
     raise AssertionError("endless")
 
 
-def test_a_packet_that_says_it_has_256_mib_is_not_waited_for(tmp_path: Path) -> None:
-    with met(tmp_path, lambda s: s.sendall(b"\x32" + length((1 << 28) - 1))) as (link, broker):
+def test_a_packet_that_says_it_has_256_mib_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    with met(tmp_path, lambda s: s.sendall(b"\x32" + length((1 << 28) - 1)), keepalive=5) as (link, broker):
+        reason, seen = until_lost(link)
+        assert reason and [type(e) for e in seen] == [Connected] and broker.ended.wait(30)
+
+
+@pytest.mark.parametrize("first", [0x20, 0x40, 0x90, 0xB0, 0xD0, 0xE0, 0xF0])
+def test_a_large_packet_that_is_no_message_ends_the_link_before_it_is_read(tmp_path: Path, first: int) -> None:
+    with met(tmp_path, lambda s: s.sendall(bytes([first]) + length((1 << 28) - 1))) as (link, broker):
         reason, seen = until_lost(link)
         assert "a packet of 268435455 bytes" in reason and [type(e) for e in seen] == [Connected] and broker.ended.wait(30)
+
+
+@pytest.mark.parametrize(("bad", "said"), [(b"\x32\xff\xff\xff\xff\x01", "a length that is none"), (b"\x00\x00", "type 0")])
+def test_a_packet_that_begins_as_none_does_ends_the_link(tmp_path: Path, bad: bytes, said: str) -> None:
+    with met(tmp_path, lambda s: s.sendall(bad)) as (link, _):
+        reason, _seen = until_lost(link)
+        assert said in reason
+
+
+def test_the_longest_topic_of_a_large_message_is_told_by_its_beginning(tmp_path: Path) -> None:
+    with met(tmp_path, lambda s: s.sendall(b"\x32" + length(200_000) + b"\xff\xff" + b"x" * 200_000)) as (link, _):
+        event = next(e for e in iter(lambda: link.poll(30.0), None) if not isinstance(e, Connected))
+        assert event == Oversize("x" * 200, 200_000)
+
+
+def test_a_message_of_100_mib_is_let_go_and_acknowledged_and_the_next_one_is_heard(tmp_path: Path) -> None:
+    answers, acknowledged = bytearray(), threading.Event()
+
+    def flood(s: socket.socket) -> None:
+        body = struct.pack(">H", 5) + b"e1/up" + struct.pack(">H", 99)
+        s.sendall(b"\x32" + length(len(body) + 100 * 2**20) + body)
+        for _ in range(100):
+            s.sendall(bytes(2**20))
+        s.sendall(publish(b"next"))
+        s.settimeout(30)
+        while b"\x40\x02\x00\x63" not in answers:
+            answers.extend(s.recv(4096))
+        acknowledged.set()
+
+    with met(tmp_path, flood) as (link, _):
+        tracemalloc.start()
+        try:
+            seen = [event for _ in range(3) if (event := link.poll(60.0)) is not None]
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert [type(e) for e in seen] == [Connected, Oversize, Arrived]
+        assert seen[1] == Oversize("e1/up", 9 + 100 * 2**20) and isinstance(seen[2], Arrived) and seen[2].data == b"next"
+        assert peak < 8 * 2**20, "of it no more than a piece is held at once"
+        assert acknowledged.wait(30)
 
 
 def test_messages_of_a_quality_that_nobody_asked_for_are_not_kept(tmp_path: Path) -> None:

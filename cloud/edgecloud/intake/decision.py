@@ -138,6 +138,7 @@ class Decision:
     version: int = 0
     reason: str = ""
     replies: tuple[Reply, ...] = field(default=())
+    news: bool = True  # the log says it
 
 
 def clean(reason: str) -> str:

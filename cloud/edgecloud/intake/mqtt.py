@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import paho.mqtt
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -22,6 +23,7 @@ from edgecommon import reaching
 from edgecommon.broker import NO_CERTIFICATES, Broker, Certificates, Tenure, holds_password, parse_url, redacted
 from edgecommon.certificates import life_of, read_file
 from edgecommon.files import NotPrivateError, read_password, require_closed
+from edgecommon.mqtt_packets import INBOUND
 from edgecommon.reaching import CENTRE, TAKEN_OVER, Trouble
 from modelwire.errors import BadArgument, ModelWireError
 from modelwire.wire import topics
@@ -80,7 +82,7 @@ class MqttTransport:
         self._filter = topics.all_up(fleet)
         self._connect_seconds = connect_seconds
         self._receive: Callable[[Delivery], None] = lambda _: None
-        self._client: mqtt.Client | None = None
+        self._client: PahoClient | None = None
         self._tls: ssl.SSLContext | None = None
         self._protocol = mqtt.MQTTv5
         self._lock = threading.Lock()
@@ -180,6 +182,7 @@ class MqttTransport:
             wish = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             wish.SessionExpiryInterval = SESSION_SECONDS
             wish.ReceiveMaximum = IN_FLIGHT
+            wish.MaximumPacketSize = INBOUND
             client.connect_async(self._broker.host, self._broker.port, KEEPALIVE_SECONDS, clean_start=False, properties=wish)
         else:
             client.connect_async(self._broker.host, self._broker.port, KEEPALIVE_SECONDS)
@@ -192,7 +195,7 @@ class MqttTransport:
             client.disconnect()
             client.loop_stop()
 
-    def _build(self) -> mqtt.Client:
+    def _build(self) -> PahoClient:
         five = self._protocol == mqtt.MQTTv5
         client = PahoClient(
             CallbackAPIVersion.VERSION2,
@@ -201,6 +204,7 @@ class MqttTransport:
             protocol=self._protocol,
             manual_ack=True,
         )
+        client.five = five
         if self._broker.user:
             client.username_pw_set(self._broker.user, self._broker.password or None)
         if self._broker.tls:
@@ -278,6 +282,8 @@ class MqttTransport:
         if client is not self._client:
             return
         self._heard = True
+        if not self._client.bound.kind and not self._goes_on_unbounded(client):
+            return
         if reason.is_failure:
             self._say(reaching.refused(reason.value, self._broker, CENTRE, self._client_id))
             # Some brokers say of a version only that it is an error.
@@ -288,6 +294,17 @@ class MqttTransport:
         self._greeted.set()
         self._tenure.came_up(time.monotonic())
         client.subscribe(self._filter, qos=1)
+
+    def _goes_on_unbounded(self, client: mqtt.Client) -> bool:
+        """Say that the MQTT library reads past the bound, and return whether the broker itself keeps to it: in MQTT 5 it was told to."""
+        trouble = reaching.unbounded(f"paho-mqtt {paho.mqtt.__version__}")
+        if self._protocol == mqtt.MQTTv5:
+            log.warning("%s; going on, as in MQTT 5 the broker itself keeps to the bound", trouble)
+            return True
+        self._say(trouble)
+        self._answered.set()
+        client.disconnect()
+        return False
 
     def _on_connect_fail(self, client: mqtt.Client, _data: Any) -> None:
         self._socket_open.clear()
@@ -359,10 +376,12 @@ class MqttTransport:
             log.warning("a message on a topic that is no text is dropped")
             client.ack(message.mid, message.qos)
         else:
-            if not message.payload:  # it says nothing: with one a doctor sees whether its client may speak
+            large = self._client.bound.oversize()
+            if not message.payload and large is None:  # it says nothing: with one a doctor sees whether its client may speak
                 client.ack(message.mid, message.qos)
                 return
-            self._receive(Delivery(topic, bytes(message.payload), _Token(self._generation, message.mid, message.qos)))
+            token = _Token(self._generation, message.mid, message.qos)
+            self._receive(Delivery(topic, bytes(message.payload), token, large.size if large is not None else 0))
 
     def _on_publish(self, client: mqtt.Client, _data: Any, _id: int, reason: Any, _properties: Any) -> None:
         if client is not self._client:

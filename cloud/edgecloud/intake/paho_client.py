@@ -2,7 +2,8 @@
 
 Paho reads a packet in three calls, writes each with one of its own, and wakes its thread for each by another; every one of them lets go
 of the interpreter, which the thread that takes messages in wants as well. Here one call reads what has come, one writes what waits, and
-one byte wakes the thread, however many packets are handed to it before it is awake. What goes over the wire is the same.
+one byte wakes the thread, however many packets are handed to it before it is awake. What goes over the wire is the same. What comes is
+bounded before it takes memory.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any, cast
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import MessageType, MQTTErrorCode
+
+from edgecommon.mqtt_packets import INBOUND, BeyondBoundsError, InboundBound
 
 log = logging.getLogger("edgecloud.link")
 
@@ -47,9 +50,18 @@ class PahoClient(mqtt.Client):
     _unread, _place = b"", 0  # what was read ahead, and how much of it is taken
     _may_read = True  # whether this look at the socket has not read from it yet
     _bell: _Bell | None = None
+    five = False  # MQTT 5 is spoken; paho 2.0.0 can't be asked for it
+    _bound: InboundBound | None = None  # of this connection, once it has read
+
+    @property
+    def bound(self) -> InboundBound:
+        """What bounds the packets that come on this connection."""
+        if self._bound is None:
+            self._bound = InboundBound(INBOUND, five=self.five)
+        return self._bound
 
     def reconnect(self) -> MQTTErrorCode:
-        self.fault = None
+        self.fault, self._bound = None, None
         try:
             return super().reconnect()
         except (OSError, ValueError) as error:
@@ -76,6 +88,9 @@ class PahoClient(mqtt.Client):
                 return said
 
     def _sock_recv(self, bufsize: int) -> bytes:
+        return self.bound.read(bufsize, self._take)
+
+    def _take(self, bufsize: int) -> bytes:
         if self._place == len(self._unread):
             # One look reads once: the socket says itself when there is more, and what is to be written gets its turn.
             if not self._may_read:
@@ -116,13 +131,17 @@ class PahoClient(mqtt.Client):
             waiting.appendleft(first)
 
     def _sock_close(self) -> None:
-        self._unread, self._place = b"", 0  # of a connection that is no more
+        self._unread, self._place, self._bound = b"", 0, None  # of a connection that is no more
         super()._sock_close()
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
         while True:
             try:
                 return super().loop_forever(timeout, retry_first_connection)
+            except BeyondBoundsError as error:
+                self.fault = error
+                log.error("%s; ask who runs it; connecting anew", error)
+                time.sleep(AGAIN_SECONDS)
             except Exception:
                 log.exception("a fault on the link; connecting anew")
                 time.sleep(AGAIN_SECONDS)

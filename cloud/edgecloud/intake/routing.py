@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import Refusal, Request, Store
-from modelwire.errors import ModelWireError, RegistryDamaged, WrongFleet
+from edgecommon.mqtt_packets import INBOUND, TOPIC, Minutely
+from modelwire.errors import ModelWireError, RegistryDamaged, TooLarge, WrongFleet
 from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import Signed
 from modelwire.wire.signing import Role
@@ -35,6 +37,7 @@ class Ingest:
         self.bounds = bounds if bounds is not None else Bounds()
         self._secret, self._certificates, self._handed = secret, certificates, Handed()
         self.admissions = Admissions(store.identity)
+        self._unread = Minutely()  # topics
 
     def catch_up(self) -> None:
         """Take in what an operator has sealed since. Raises RegistryDamaged for a log that was changed by anybody else."""
@@ -46,9 +49,16 @@ class Ingest:
         """Replay the log from its first entry at the next message: what was last seen of it was taken back with a transaction."""
         self.admissions = Admissions(self.store.identity)
 
-    def take(self, topic: str, data: bytes, now: int) -> Decision:
-        """Return what became of one message, of those who spoke at the last `catch_up`. Raises only what is the registry's own trouble."""
+    def take(self, topic: str, data: bytes, now: int, unread: int = 0) -> Decision:
+        """Return what became of one message, of those who spoke at the last `catch_up`. Raises only what is the registry's own trouble.
+
+        unread: bytes of one that was too large to be read, and has no data here.
+        """
         context = self._context(now)
+        if unread:
+            error = TooLarge(what="a message, which was let go unread", size=unread, limit=INBOUND)
+            refused = self._refuse(context, topic, b"", type(error).__name__, str(error), size=unread)
+            return replace(refused, news=self._unread.is_news(topic[:TOPIC], now))
         try:
             with self.store.transaction():
                 return self._route(context, topic, data)
@@ -99,7 +109,7 @@ class Ingest:
         return _ROUTES[topic.leaf](context, signed, data)
 
     def _refuse(
-        self, context: Context, topic: str, data: bytes, error: str, reason: str, replies: tuple[Reply, ...] = ()
+        self, context: Context, topic: str, data: bytes, error: str, reason: str, replies: tuple[Reply, ...] = (), size: int = 0
     ) -> Decision:
         try:
             parsed = topics.parse(topic)
@@ -108,7 +118,7 @@ class Ingest:
             device = model = ""
         digest = hashlib.sha256(topic.encode() + b"\0" + data).digest()
         reason = clean(reason)
-        self.store.refusals.add(Refusal(digest, device, model, error, reason, context.now, len(data)), self.bounds.refusals)
+        self.store.refusals.add(Refusal(digest, device, model, error, reason, context.now, size or len(data)), self.bounds.refusals)
         return Decision(Result.DROPPED, device, model, reason=f"{error}: {reason}", replies=replies)
 
 

@@ -271,7 +271,7 @@ class Ingester:
                 with ingest.store.transaction():
                     now = int(self._clock())
                     ingest.catch_up()
-                    outcomes = [ingest.take(d.topic, d.data, now) for d in batch]
+                    outcomes = [ingest.take(d.topic, d.data, now, d.unread) for d in batch]
                     self._sign(ingest.store)
                 break
             except (StateBusy, DiskUnwritable, OSError) as error:
@@ -365,7 +365,7 @@ class Ingester:
         for outcome in outcomes:
             self.tally.results[outcome.result.value] += 1
             level = logging.WARNING if outcome.result in _WORRYING else logging.INFO
-            if log.isEnabledFor(level):
+            if outcome.news and log.isEnabledFor(level):
                 name = f"{outcome.device}/{outcome.model}" + (f"@{outcome.version}" if outcome.version else "")
                 log.log(level, "%s %s%s", outcome.result.value, name, f": {outcome.reason}" if outcome.reason else "")
             self._send(outcome.replies)

@@ -16,6 +16,7 @@ class Delivery:
     topic: str
     data: bytes
     token: object = None
+    unread: int = 0  # bytes of a message that was too large to be read, and has no data here
 
 
 class IntakeTransport(Protocol):
