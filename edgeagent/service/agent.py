@@ -218,11 +218,11 @@ class Agent:
             return
         try:
             if not self.hear(message.topic, message.data, now):
-                _log.warning("ignored a message on %s", message.topic)
+                _log.warning("ignored a message on %s", message.topic[:200])
         except WireError as e:  # it would be refused again each time it came, so it is taken off the broker
             if foreign := self.device.trust.hear_foreign(e):
                 _log.error("%s", foreign)
-            _log.warning("refused a message on %s: %s", message.topic[:200], e.message)
+            _log.warning("refused a message on %s: %s", message.topic[:200], e.message, extra={"kind": type(e).__name__})
         except (DiskUnwritable, OSError):
             self._disk.held.appendleft(message)
             raise

@@ -176,8 +176,8 @@ def test_a_connection_that_ends_within_a_large_message_ends() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [b"\x32\xff\xff\xff\xff", b"\x32\x80\x80\x80\x80", b"\x00", b"\x10", b"\xc0", b"\x62", b"\x34", b"\x36", b"\x20\xff\x7f", b"\x90\xc9\x01",
-     b"\x32\xc9\x01\xff\xff" + bytes(210), b"\x32\xc9\x01\x00\xc7" + bytes(210)],
+    [b"\x32\xff\xff\xff\xff", b"\x32\x80\x80\x80\x80", b"\x00", b"\x10", b"\xc0", b"\x62", b"\x34", b"\x36", b"\x20\xff\x7f",
+     b"\x90\xc9\x01", b"\x32\xc9\x01\xff\xff" + bytes(210), b"\x32\xc9\x01\x00\xc7" + bytes(210)],
 )  # fmt: skip
 def test_what_no_broker_says_and_what_can_not_be_let_go_ends_the_connection(bad: bytes) -> None:
     bound, wire = InboundBound(LIMIT, five=False), Wire([bad])

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -39,3 +45,131 @@ def test_a_text_line_holds_no_escape_and_begins_no_other_line(capsys: pytest.Cap
         logging.getLogger("orchard.link").exception("pi-7: %s", "\x1b[2J\nERROR forged\u202e\x7f")
     first, *trace = capsys.readouterr().err.splitlines()
     assert first == r"ERROR pi-7: \x1b[2J\nERROR forged\u202e\x7f" and trace[-1] == r"ValueError: no \x1b[31mpears"
+
+
+class Minutes:
+    """A log with a clock that a test sets, and what is to be called when the minute is over."""
+
+    def __init__(self) -> None:
+        self.now, self.due, self.stream = 0.0, list[Callable[[], None]](), io.StringIO()
+        self.handler = logs.SparingLines(self.stream, clock=lambda: self.now, later=self.due.append)
+        self.handler.setFormatter(logs.TextLines("%(levelname)s %(message)s"))
+        self.logger = logging.Logger("orchard")
+        self.logger.addHandler(self.handler)
+
+    def lines(self) -> list[str]:
+        """Return what was written since the last look."""
+        said = self.stream.getvalue().splitlines()
+        self.stream.seek(0)
+        self.stream.truncate()
+        return said
+
+
+def test_a_line_that_repeats_is_written_ten_times_a_minute_and_then_counted() -> None:
+    m = Minutes()
+    for _ in range(422):
+        m.logger.warning("no %s", "pears")
+    assert m.lines() == ["WARNING no pears"] * 10 and len(m.due) >= 1
+    m.now = 61.0
+    m.logger.warning("no plums")
+    assert m.lines() == ["WARNING the same line 412 times more in the last 61 s: no pears", "WARNING no plums"]
+    m.logger.warning("no pears")
+    assert m.lines() == ["WARNING no pears"], "a new minute"
+
+
+def test_what_was_left_out_is_said_when_the_minute_is_over_though_nothing_more_comes_and_once() -> None:
+    m = Minutes()
+    for n in range(1000):
+        m.logger.info("tree %d", n)
+    assert m.lines() == [f"INFO tree {n}" for n in range(logs.OF_A_KIND)]
+    m.now = 60.0
+    m.due[0]()
+    assert m.lines() == ["INFO 940 more lines like this in the last 60 s, the last of them: tree 999"]
+    m.handler.close()
+    assert m.lines() == []
+
+
+def test_what_was_left_out_is_said_when_the_process_ends() -> None:
+    code = """
+import logging
+from edgecommon import logs
+logs.start("orchard", "info", logs.JsonLines(int, trace="why"))
+for n in range(50):
+    logging.getLogger("orchard").error("it burns")
+raise SystemExit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 3 and len(said) == 11
+    assert said[-1]["message"].startswith("the same line 40 times more in the last ") and said[-1]["level"] == "error"
+
+
+def test_a_child_of_a_process_does_not_say_what_its_parent_left_out() -> None:
+    m = Minutes()
+    for _ in range(20):
+        m.logger.error("it burns")
+    m.handler._forked()
+    m.lines()
+    m.handler.close()
+    assert m.lines() == []
+
+
+def test_a_flood_hides_no_other_event() -> None:
+    m = Minutes()
+    for n in range(10_000):
+        m.logger.warning("dropped %d", n, extra={"kind": "dropped"})
+        if n == 5000:
+            m.logger.warning("refused %d", n, extra={"kind": "refused"})
+            m.logger.error("it burns")
+    said = m.lines()
+    assert "WARNING refused 5000" in said and "ERROR it burns" in said
+
+
+@pytest.mark.parametrize("size", [1, 100, 1000, 100_000])
+def test_no_flood_writes_more_than_some_kilobytes_a_minute(size: int) -> None:
+    m = Minutes()
+    for n in range(5000):
+        m.logger.warning("a message on %s", f"{n:06d}{'x' * size}")
+        m.logger.warning("another on %s", f"{n:06d}{'x' * size}")
+        try:
+            raise ValueError("x" * size)
+        except ValueError:
+            m.logger.exception("a third")
+        m.now += 1 / 250
+    m.handler.close()
+    said = "\n".join(m.lines())
+    assert len(said) < 70_000, "in 20 s"
+    assert "more lines like this" in said
+
+
+def test_long_messages_and_traces_are_cut_and_say_by_how_much() -> None:
+    assert logs.cut("x" * 2001) == "x" * 2000 + "... (1 characters more)" and logs.cut("x" * 2000) == "x" * 2000
+    trace = logs.cut_trace("a" * 5000 + "b" * 5000)
+    assert trace.startswith("aaa") and trace.endswith("bbb") and "(2000 characters less)" in trace
+
+
+def test_at_level_debug_every_line_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.start("orchard", "debug", logs.TextLines("%(message)s"))
+    for _ in range(1000):
+        logging.getLogger("orchard").info("it is up")
+    assert capsys.readouterr().err == "it is up\n" * 1000
+
+
+def test_threads_and_ends_of_minutes_lose_no_count() -> None:
+    m = Minutes()
+
+    def work() -> None:
+        for n in range(2000):
+            m.logger.info("tree %d", n % 7)
+            if n % 500 == 0:
+                m.handler.tell()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    m.handler.close()
+    said = m.lines()
+    left = sum(int(re.findall(r"(\d+) (?:times more|more lines)", line)[0]) for line in said if "more" in line)
+    assert left + sum("more" not in line for line in said) == 8000

@@ -140,6 +140,17 @@ class Decision:
     replies: tuple[Reply, ...] = field(default=())
     news: bool = True  # the log says it
 
+    @property
+    def line(self) -> str:
+        """What the log says about it."""
+        name = f"{self.device}/{self.model}" + (f"@{self.version}" if self.version else "")
+        return f"{self.result.value} {name}" + (f": {self.reason}" if self.reason else "")
+
+    @property
+    def kind(self) -> str:
+        """Of which kind the log's line about it is: what became of it, and where it was dropped by which error."""
+        return self.result.value + (self.reason.partition(":")[0] if self.result is Result.DROPPED else "")
+
 
 def clean(reason: str) -> str:
     """Return a reason as it may stand in a record and a list: printable and short, whatever a sender put into it."""

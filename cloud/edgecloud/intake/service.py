@@ -366,8 +366,7 @@ class Ingester:
             self.tally.results[outcome.result.value] += 1
             level = logging.WARNING if outcome.result in _WORRYING else logging.INFO
             if outcome.news and log.isEnabledFor(level):
-                name = f"{outcome.device}/{outcome.model}" + (f"@{outcome.version}" if outcome.version else "")
-                log.log(level, "%s %s%s", outcome.result.value, name, f": {outcome.reason}" if outcome.reason else "")
+                log.log(level, "%s", outcome.line, extra={"kind": outcome.kind})
             self._send(outcome.replies)
             if outcome.result is Result.STORED:
                 self._work.set()

@@ -17,11 +17,12 @@ from edgecloud.registry.privacy import OPEN, require_private
 from edgecloud.settings import from_environment, registry_path
 from edgecommon.certificates import life_of, read_file
 from edgecommon.files import close_line
+from edgecommon.mqtt_packets import INBOUND
 from edgecommon.printing import Answer
 from edgecommon.probing import Found
 from edgecommon.reaching import ACCESS, TRIP
 from modelwire import kernels
-from modelwire.errors import BadArgument, CertificateRefused, MissingFile, ModelWireError, RegistryDamaged
+from modelwire.errors import BadArgument, CertificateRefused, MissingFile, ModelWireError, RegistryDamaged, TooLarge
 from modelwire.wire import records
 from modelwire.wire.keys import KeyKind, read_fleet
 from modelwire.wire.records import Trust, expect
@@ -45,6 +46,8 @@ RESTORED = "where you restored it yourself, that is why, and nothing is to be me
 NOT_RESTORED = "see who changed the registry, and restore the newest backup that is whole: docs/log.md"
 PUT_BACK = "put back the fleet.pub of this registry: edgecloud init wrote it, and boards have copies"
 MARKS = {True: "ok", False: "FIX", None: "--"}  # the last is of what was not tried
+REFUSED = 1000  # messages, the last ones that were refused
+KEPT_OFF = "have the broker keep them off (max_packet_size), and strangers too: docs/broker.md"
 ROOM = 512 * 1024 * 1024  # bytes of free disk below which doctor warns
 
 
@@ -66,6 +69,7 @@ def run(args: argparse.Namespace) -> Answer:
         _check("fleet key", lambda: _public(path), "is what this registry's boards are given"),
         _check("witnesses", lambda: _witnesses(path), "no board has seen another log than this registry's"),
         _check("names", lambda: _alarms(path), "no two use one name"),
+        _unread(path),
         _check("disk", lambda: _room(path), "has room"),
         _check("certificate", lambda: _own_certificate(args), "none is set"),
         *_broker(args, path),
@@ -188,6 +192,24 @@ def _alarms(path: Path) -> None:
     if said:
         more = f"; and {len(said) - 1} more: edgecloud devices lists them" if len(said) > 1 else ""
         raise BadArgument(reason=said[0]["says"] + more, fix=said[0]["next"])
+
+
+def _unread(path: Path) -> Document:
+    """Return what was too large to be read, among what was refused last: no fault of this centre's, and a broker can keep it off."""
+    try:
+        store = open_registry(path, readonly=True)
+        try:
+            large = [one for one in store.refusals.last(REFUSED) if one.error == TooLarge.__name__ and one.size > INBOUND]
+        finally:
+            store.close()
+    except ModelWireError:
+        return _found("messages", None, "not tried: the registry comes first")
+    if not large:
+        return _found("messages", True, "none was too large to be read")
+    many, names = sum(1 + one.repeats for one in large), sorted({one.device or "no device" for one in large})
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    said = f"{many} above {INBOUND} bytes {'were' if many > 1 else 'was'} let go unread, the last {when(large[0].at)}"
+    return _found("messages", True, f"{said}, in the name of {', '.join(names[:3])}{more}", KEPT_OFF)
 
 
 def _key_fits(path: Path, key: str | None) -> None:
