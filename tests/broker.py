@@ -41,7 +41,8 @@ def free_port() -> int:
 class Mosquitto:
     """One broker process on a loopback port that stays the same over kills. It keeps nothing on disk."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, *, largest: int = 262144) -> None:
+        """largest: bytes of a packet that it takes; 0: any."""
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port if port is not None else free_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
@@ -54,7 +55,7 @@ class Mosquitto:
             "persistence false",
             "max_inflight_messages 200",  # at least one batch of the ingester
             "max_queued_messages 100000",
-            "max_packet_size 262144",
+            *([f"max_packet_size {largest}"] if largest else []),
             "log_type error",
             "log_type warning",
             "log_type notice",
@@ -106,9 +107,9 @@ class Mosquitto:
 
 
 @contextmanager
-def mosquitto(folder: Path, port: int | None = None) -> Iterator[Mosquitto]:
+def mosquitto(folder: Path, port: int | None = None, *, largest: int = 262144) -> Iterator[Mosquitto]:
     """Run a broker for the time of a `with` block; its files lie in `folder`/broker."""
-    broker = Mosquitto(folder / "broker", port)
+    broker = Mosquitto(folder / "broker", port, largest=largest)
     broker.start()
     try:
         yield broker

@@ -292,12 +292,8 @@ class MqttLink:
                 c.disconnect()
                 return
             client.once("lets this device in")
-            if not client.bound.kind:
-                unbounded = reaching.unbounded(LIBRARY)
-                if not v5:
-                    self._events.put(_Down(generation, unbounded, False))
-                    return
-                _log.warning("%s; going on, as in MQTT 5 the broker itself keeps to the bound", unbounded)
+            if not client.bound.kind and not self._goes_on_unbounded(generation, v5):
+                return
             if code.is_failure:
                 refused = code.value == reaching.VERSION or (not self._proven and str(code) == "Unspecified error")
                 self._events.put(_Down(generation, reaching.refused(code.value, self._told_as, BOARD, self.client_id), refused))
@@ -345,6 +341,15 @@ class MqttLink:
 
         client.ended, client.on_socket_open, client.on_disconnect = ended, reached, put_off
         client.on_connect, client.on_subscribe, client.on_message, client.on_publish = connected, subscribed, arrived, accepted
+
+    def _goes_on_unbounded(self, generation: int, v5: bool) -> bool:
+        """Say that the MQTT library reads past the bound, and return whether the broker itself keeps to it: in MQTT 5 it was told to."""
+        trouble = reaching.unbounded(LIBRARY)
+        if v5:
+            _log.warning("%s; going on, as in MQTT 5 the broker itself keeps to the bound", trouble)
+        else:
+            self._events.put(_Down(generation, trouble, False))
+        return v5
 
     def _why_ended(self, client: _Client, fault: BaseException | None) -> Trouble:
         """Return why a connection ended, or did not come about."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -170,3 +171,64 @@ def test_small_packets_that_no_broker_says_or_says_twice_end_the_link(tmp_path: 
     with met(tmp_path, lambda s: s.sendall(packet * 100_000)) as (link, _):
         reason, seen = until_lost(link)
         assert reason.startswith("the broker ") and [type(e) for e in seen] == [Connected]
+
+
+class Session:
+    """A broker that keeps a session: its message comes again, marked so, until it is acknowledged; each connection has a part of it."""
+
+    def __init__(self, size: int, each: int) -> None:
+        self._size, self._each, self._listener = size, each, socket.create_server(("127.0.0.1", 0))
+        self.url = f"mqtt://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.begun, self.acknowledged = 0, threading.Event()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    self._speak(connection)
+
+    def _speak(self, connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"\x20\x02\x01\x00")
+        subscribe = connection.recv(4096)
+        connection.sendall(b"\x90\x04" + subscribe[2:4] + b"\x01\x01")
+        if self.acknowledged.is_set():
+            connection.sendall(publish(b"next"))
+            while connection.recv(4096):
+                pass
+            return
+        self.begun += 1
+        body = struct.pack(">H", 5) + b"e1/up" + struct.pack(">H", 99)
+        connection.sendall((b"\x3a" if self.begun > 1 else b"\x32") + length(len(body) + self._size) + body)
+        connection.sendall(bytes(self._each))
+        while self.begun > 1 and not self.acknowledged.is_set():
+            if b"\x40\x02\x00\x63" in connection.recv(4096):
+                self.acknowledged.set()
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def test_a_large_message_on_a_link_that_never_lives_long_enough_for_it_comes_twice_and_no_more(tmp_path: Path) -> None:
+    broker = Session(200_000_000, 1_000_000)
+    link = MqttLink(LinkSettings(broker=broker.url, protocol="3.1.1", reconnect_min=0.05, reconnect_max=0.1), tmp_path, "pi-7")
+    link.open(Will(topics.up("home", "pi-7", "tiny", "state"), b""), [topics.all_down("home", "pi-7"), topics.trust_of_all("home")])
+    try:
+        seen: list[Event] = []
+        while not any(isinstance(event, Arrived) for event in seen):
+            event = link.poll(60.0)
+            assert event is not None, seen
+            seen.append(event)
+    finally:
+        link.close()
+        broker.close()
+    assert broker.begun == 2 and [type(e) for e in seen if isinstance(e, (Oversize, Arrived))] == [Oversize, Arrived]
+
+
+def test_a_library_that_reads_past_the_bound_is_refused_in_3_1_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt._Client, "_sock_recv", mqtt.mqtt.Client._sock_recv)
+    with met(tmp_path, lambda s: None) as (link, _):
+        reason, seen = until_lost(link)
+        assert reason.startswith("paho-mqtt 2") and "pip install" in reason and not seen

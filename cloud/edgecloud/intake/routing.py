@@ -56,7 +56,7 @@ class Ingest:
         """
         context = self._context(now)
         if unread:
-            error = TooLarge(what="a message, which was let go unread", size=unread, limit=INBOUND)
+            error = TooLarge(what="a message that was let go unread", size=unread, limit=INBOUND)
             refused = self._refuse(context, topic, b"", type(error).__name__, str(error), size=unread)
             return replace(refused, news=self._unread.is_news(topic[:TOPIC], now))
         try:

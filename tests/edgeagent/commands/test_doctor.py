@@ -13,11 +13,13 @@ from shutil import which
 import pytest
 
 from edgeagent import cli
+from edgeagent.link import unread
 from edgeagent.link.link_state import LinkState, note, noted
 from edgeagent.settings import reading
 from edgeagent.state.folder import LOCK, open_folder
 from edgeagent.state.lineage import FORKED
 from edgecommon import files
+from edgecommon.mqtt_packets import INBOUND, Oversize
 from modelwire.errors import BrokerRefused, LinkError, WrongFleet
 from modelwire.wire import records, topics
 from tests import broker, keys
@@ -90,6 +92,24 @@ def test_a_port_at_which_nobody_listens_is_named_by_publish_with_another_exit_co
     assert cli.main(["publish", *where, "--timeout", "500ms", "--json"]) == LinkError.code
     assert "connection refused: nothing listens" in capsys.readouterr().err
     assert "connection refused" in status(capsys, where)
+
+
+def test_messages_that_were_too_large_are_counted_by_status_and_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = board(tmp_path / "d", f"mqtt://127.0.0.1:{broker.free_port()}")
+    assert "unread" not in status(capsys, where) and "messages" not in checks(capsys, where)
+    loaded = reading.load(tmp_path / "d" / "edgeagent.toml", environment={}, flags={})
+    with open_folder(loaded, alone=False) as device:
+        tally = unread.UnreadTally(device.database, lambda: 1_800_000_000)
+        for n in range(1000):
+            tally.add(Oversize("e1/home/pi-7/tiny/dn/cmd", 10**8), float(n) / 100)
+        kept = unread.noted(device.database)
+        assert kept is not None and kept.count == 1, "not written at each of them"
+        tally.write()
+        tally = unread.UnreadTally(device.database, lambda: 1_800_000_000)
+        tally.add(Oversize("e1/home/pi-7/tiny/dn/cmd", 10**8), 0.0)
+    assert f"1001 messages above {INBOUND} bytes were let go unread, {1001 * 10**8} bytes, the last 2027-01-15" in status(capsys, where)
+    found = checks(capsys, where)["messages"]
+    assert found["ok"] is None and "max_packet_size" in str(found["hint"]) and "1001 messages" in str(found["text"])
 
 
 @needs_mosquitto
