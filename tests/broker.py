@@ -41,7 +41,8 @@ def free_port() -> int:
 class Mosquitto:
     """One broker process on a loopback port that stays the same over kills. It keeps nothing on disk."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, *, queue: int = 100_000) -> None:
+        """queue: messages that it holds for a client that does not take them; what is more it drops."""
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port if port is not None else free_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
@@ -53,7 +54,7 @@ class Mosquitto:
             "allow_anonymous true",
             "persistence false",
             "max_inflight_messages 200",  # at least one batch of the ingester
-            "max_queued_messages 100000",
+            f"max_queued_messages {queue}",
             "max_packet_size 262144",
             "log_type error",
             "log_type warning",
@@ -106,9 +107,9 @@ class Mosquitto:
 
 
 @contextmanager
-def mosquitto(folder: Path, port: int | None = None) -> Iterator[Mosquitto]:
-    """Run a broker for the time of a `with` block; its files lie in `folder`/broker."""
-    broker = Mosquitto(folder / "broker", port)
+def mosquitto(folder: Path, port: int | None = None, *, queue: int = 100_000) -> Iterator[Mosquitto]:
+    """Run a broker for the time of a `with` block; its files lie in `folder`/broker. queue: as of `Mosquitto`."""
+    broker = Mosquitto(folder / "broker", port, queue=queue)
     broker.start()
     try:
         yield broker

@@ -23,7 +23,7 @@ class Process:
         self.name, self.command, self.log = name, command, log
         self._process: subprocess.Popen[bytes] | None = None
         self._began = 0  # bytes of the log before it was started
-        self.kills = 0
+        self.kills = self.starts = 0
 
     @property
     def running(self) -> bool:
@@ -44,6 +44,7 @@ class Process:
         assert not self.running, f"{self.name} runs already"
         with self.log.open("ab") as log:
             self._began = log.tell()
+            self.starts += 1
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=one_thread(os.environ)
             )
@@ -57,6 +58,15 @@ class Process:
         self._process.wait()
         self.kills += 1
         return True
+
+    def pause(self) -> None:
+        """Stop it where it is, as a machine does that swaps or is suspended: its connections stay open, and nothing is read."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on, if it runs."""
+        if self.running:
+            os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> int:
         """Ask it to end, and return its exit code."""
@@ -72,6 +82,10 @@ class Process:
     def said(self, what: str) -> int:
         """Return how often it has logged this since it was started."""
         return self.log.read_bytes()[self._began :].count(what.encode())
+
+    def ever_said(self, what: str) -> int:
+        """Return how often it has logged this, over all its starts."""
+        return self.log.read_bytes().count(what.encode()) if self.log.exists() else 0
 
     def tail(self, lines: int = 20) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -95,10 +109,16 @@ class Fleet:
         how = ["--exact"] if exact else []
         cloud("bases", "add", str(file or MODELS / f"{model}.tflite"), "--name", model, "--db", str(self.db), *how)
 
-    def add_device(self, name: str, models: dict[str, Path], settings: dict[str, str], *run: str, exact: bool = False) -> Process:
-        """Make a device, register its key, and return its agent, not started. run: arguments of `edgeagent run`."""
+    def add_device(
+        self, name: str, models: dict[str, Path], settings: dict[str, str], *run: str, exact: bool = False, url: str = "",
+        program: str = "edgeagent",
+    ) -> Process:  # fmt: skip
+        """Make a device, register its key, and return its agent, not started.
+
+        run: arguments of `edgeagent run`; url: of the broker, where it is not the fleet's; program: module that is run in place of the agent.
+        """
         home = self.home(name)
-        arguments = ["init", "--device", name, "--fleet", "demo", "--broker", self.url, "--dir", str(home)]
+        arguments = ["init", "--device", name, "--fleet", "demo", "--broker", url or self.url, "--dir", str(home)]
         arguments += ["--fleet-key", str(self.db.parent / "fleet.pub")]
         arguments += ["--exact"] if exact else []
         for model, file in models.items():
@@ -107,7 +127,7 @@ class Fleet:
             arguments += ["--set", f"{key}={value}"]
         made = agent(*arguments)
         cloud("devices", "add", name, made["public_key"], "--db", str(self.db))
-        command = [sys.executable, "-m", "edgeagent", "run", "--dir", str(home), *run]
+        command = [sys.executable, "-m", program, "run", "--dir", str(home), *run]
         self.devices[name] = Process(name, command, self.folder / f"{name}.log")
         return self.devices[name]
 

@@ -274,7 +274,7 @@ class MqttTransport:
         self._opened, self._open, self._heard = time.monotonic(), True, False
         self._socket_open.set()
 
-    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_connect(self, client: mqtt.Client, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if client is not self._client:
             return
         self._heard = True
@@ -286,7 +286,7 @@ class MqttTransport:
         self._generation += 1
         self._muted = None
         self._greeted.set()
-        self._tenure.came_up(time.monotonic())
+        self._tenure.came_up(time.monotonic(), kept=flags.session_present)
         client.subscribe(self._filter, qos=1)
 
     def _on_connect_fail(self, client: mqtt.Client, _data: Any) -> None:
