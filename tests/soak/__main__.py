@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         agents=args.agents, seconds=seconds, kills=max(3, int(seconds / EVERY)), seed=args.seed, real=args.real, slow=args.slow,
         queue=QUEUE, freeze=min(FREEZE, seconds / 4), pause=0.25,
     )  # fmt: skip
-    say(f"{plan.agents} agents, {plan.real} with a TFLite runtime, {plan.slow} behind a slow link; {args.minutes:g} minutes, seed {args.seed}")
+    who = f"{plan.agents} agents, {plan.real} with a TFLite runtime, {plan.slow} behind a slow link"
+    say(f"{who}; {args.minutes:g} minutes, seed {args.seed}")
     try:
         came = endure(work, plan, say)
     except Fallen as fallen:
@@ -108,7 +109,7 @@ def _document(came: Outcome, args: argparse.Namespace) -> dict[str, object]:
 
 def _show(came: Outcome) -> None:
     rows = [(name.replace("_", " "), value) for name, value in came.figures().items()]
-    telling.show(telling.table("every version of every agent, at the centre and as its agent recorded it", ("", "count"), rows))
+    telling.show(telling.table("the books of both sides", ("", "count"), rows))
 
 
 if __name__ == "__main__":

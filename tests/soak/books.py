@@ -16,7 +16,7 @@ CARRIED = "skipped"  # the state of a version that a later one carries: it never
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One version as one side has it. sha256: of the file that ran on the device, or that the centre rebuilds; empty for one not rebuilt."""
+    """One version as one side has it. sha256: of the file that ran on the device, or that the centre rebuilds; empty if it does not."""
 
     version: int
     commit: bytes
@@ -82,9 +82,8 @@ def of_device(fleet: Fleet, device: str, model: str) -> list[Entry]:
 
 
 def _entry(row: dict[str, Any]) -> Entry:
-    return Entry(
-        row["version"], bytes.fromhex(row["commit"]), bytes.fromhex(row["root"] or ""), bytes.fromhex(row["file_sha256"] or ""), row["state"]
-    )
+    commit, root, sha256 = (bytes.fromhex(row[key] or "") for key in ("commit", "root", "file_sha256"))
+    return Entry(row["version"], commit, root, sha256, row["state"])
 
 
 def of_centre(registry: edgecloud.Registry, device: str, model: str) -> list[Entry]:

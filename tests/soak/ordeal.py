@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def endure(folder: Path, plan: Plan, say: Callable[[str], None] = lambda text: N
 @contextmanager
 def _fleet(folder: Path, plan: Plan, hub: Mosquitto, say: Callable[[str], None]) -> Iterator[Fleet]:
     """Make the fleet of a plan and start nothing but the slow link, which ends with the `with` block as all else does."""
-    made = Fleet(folder / "fleet", hub.url)
+    made = Fleet(folder / "fleet", hub.url, inside=True)
     link = None
     try:
         url = hub.url
@@ -154,6 +155,9 @@ class Ordeal:
         if self.plan.rounds:
             self._by_rounds()
         else:
+            for process in (self.fleet.ingester, *self.fleet.devices.values()):
+                self._until(partial(process.said, "connected to"))
+            self._began = time.monotonic()
             self._by_the_clock()
         if (code := self._stopped(self.fleet.ingester)) != 0:
             raise Fallen(f"the ingester ended with {code}:\n{self.fleet.ingester.tail()}")
@@ -207,7 +211,7 @@ class Ordeal:
 
     def _stopped(self, process: Process) -> int:
         """Return the exit code of who was asked to end, once it could hear that: a start may have been a moment ago."""
-        self._until(lambda: process.ever_said("") > 0 and (not process.running or process.said("connected to") > 0))
+        self._until(lambda: not process.running or process.said("connected to") > 0)
         return process.stop()
 
     def _freeze(self, total: int = 0) -> None:
@@ -250,7 +254,7 @@ class Ordeal:
             self.say(f"{stored} updates stored{f' of {total}' if total else ''}, {done} devices done; kills: {killed}")
         return stored
 
-    def _until(self, reached: Callable[[], bool]) -> None:
+    def _until(self, reached: Callable[[], object]) -> None:
         end = time.monotonic() + STUCK
         while not reached():
             if time.monotonic() > end:

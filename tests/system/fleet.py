@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +97,22 @@ class Process:
 class Fleet:
     """Registry, ingester and devices under one folder, all talking to the broker at `url`."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, *, inside: bool = False) -> None:
+        """inside: commands that end by themselves run in this process, which spares the start of one: it counts where there are many."""
         self.folder, self.url = folder, url
+        self._run = _inside if inside else _run
         self.db = folder / "centre" / "fleet.db"
         self.devices: dict[str, Process] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         self.db.parent.mkdir(exist_ok=True)  # a test may have mounted a disk there
-        cloud("init", "--db", str(self.db), "--fleet", "demo")
+        self.cloud("init", "--fleet", "demo")
         command = [sys.executable, "-m", "edgecloud", "ingest", "--db", str(self.db), "--broker", url, "--resend", "2"]
         self.ingester = Process("ingester", command, folder / "ingester.log")
 
     def add_base(self, model: str, file: Path | None = None, *, exact: bool = False) -> None:
         """Let the registry know a base model; the file is tests/models/MODEL.tflite unless another is given."""
         how = ["--exact"] if exact else []
-        cloud("bases", "add", str(file or MODELS / f"{model}.tflite"), "--name", model, "--db", str(self.db), *how)
+        self.cloud("bases", "add", str(file or MODELS / f"{model}.tflite"), "--name", model, *how)
 
     def add_device(
         self, name: str, models: dict[str, Path], settings: dict[str, str], *run: str, exact: bool = False, url: str = "",
@@ -115,7 +120,7 @@ class Fleet:
     ) -> Process:  # fmt: skip
         """Make a device, register its key, and return its agent, not started.
 
-        run: arguments of `edgeagent run`; url: of the broker, where it is not the fleet's; program: module that is run in place of the agent.
+        run: arguments of `edgeagent run`; url: of the broker, where it is not the fleet's; program: the module that is run.
         """
         home = self.home(name)
         arguments = ["init", "--device", name, "--fleet", "demo", "--broker", url or self.url, "--dir", str(home)]
@@ -125,8 +130,8 @@ class Fleet:
             arguments += ["--model", f"{model}={file}"]
         for key, value in settings.items():
             arguments += ["--set", f"{key}={value}"]
-        made = agent(*arguments)
-        cloud("devices", "add", name, made["public_key"], "--db", str(self.db))
+        made = self._run("edgeagent", *arguments)
+        self.cloud("devices", "add", name, made["public_key"])
         command = [sys.executable, "-m", program, "run", "--dir", str(home), *run]
         self.devices[name] = Process(name, command, self.folder / f"{name}.log")
         return self.devices[name]
@@ -140,11 +145,11 @@ class Fleet:
 
     def agent(self, device: str, *arguments: str) -> Any:
         """Run an `edgeagent` command on a device, and return its JSON document."""
-        return agent(*arguments, "--dir", str(self.home(device)))
+        return self._run("edgeagent", *arguments, "--dir", str(self.home(device)))
 
     def cloud(self, *arguments: str) -> Any:
         """Run an `edgecloud` command on the registry, and return its JSON document."""
-        return cloud(*arguments, "--db", str(self.db))
+        return self._run("edgecloud", *arguments, "--db", str(self.db))
 
     def close(self) -> None:
         """End everything that still runs."""
@@ -165,6 +170,16 @@ def cloud(*arguments: str) -> Any:
 def one_thread(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
     """Return the environment of a process that leaves the other cores to the rest of the fleet."""
     return {**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _inside(module: str, *arguments: str) -> Any:
+    main = import_module(f"{module}.cli").main
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main([*arguments, "--json"])
+    if code:
+        raise RuntimeError(f"{module} {' '.join(arguments)} ended with {code}: {err.getvalue().strip()[-2000:]}")
+    return json.loads(out.getvalue())
 
 
 def _run(module: str, *arguments: str) -> Any:

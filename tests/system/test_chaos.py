@@ -24,8 +24,8 @@ pytestmark = [
 
 SECONDS = 1500.0  # a safety limit; it takes a small part of it
 MODEL = REAL
-# Of each 20 kills 6 or 7 are of one kind, and a quarter are done twice. One agent trains by the runtime, one has a link that stalls and breaks.
-KILLED = Plan(agents=4, rounds=130, kills=20, seed=20261122, real=1, slow=1, weather=Weather(64_000, 0.01, 0.02, 0.01, 0.005))
+# Kills of each kind are equally many, and a quarter are done twice. One agent trains by the runtime, one has a link that stalls and breaks.
+KILLED = Plan(agents=4, rounds=130, kills=20, seed=20261122, real=1, slow=1, weather=Weather(64_000, 0.01, 0.02, 0.003, 0.003))
 FULL = Plan(agents=3, rounds=60, kills=3, seed=7, queue=1, freeze=5.0)  # 3 x 8 updates under way, sent again each few seconds
 
 
