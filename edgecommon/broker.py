@@ -110,7 +110,8 @@ class Tenure:
     A broker gives one session to one name, so each that connects puts the other off, for ever. Who held the session before, undisturbed
     for a while, goes on; who did not steps back after a few times. Who was away for a while holds it no more: somebody may be there in its
     place by now. Few brokers say what happened, and mosquitto 2.0 just hangs up; so connections that end soon, one after the other, count
-    too. Seconds of one monotonic clock.
+    too. Half, where the broker then knows nothing of the session: one that crashed has forgotten it, and of two clients of this kind each
+    finds the other's. Seconds of one monotonic clock.
     """
 
     HELD, AWAY = 60.0, 30.0  # the second is shorter: two can't both have held one session
@@ -122,19 +123,20 @@ class Tenure:
         self.takeovers = 0  # since the start
         self._soon, self._ended = soon, ended
         self._held = False
-        self._taken = self._bare = 0  # in a row
+        self._taken = self._bare = self._forgotten = 0  # in a row
         self._up: float | None = None
         self._down: float | None = None
 
-    def came_up(self, now: float) -> None:
-        """Take note of a session that was given."""
+    def came_up(self, now: float, *, kept: bool = True) -> None:
+        """Take note of a session that was given. kept: the broker had one of this name."""
         if self._down is not None and now - self._down > self.AWAY:
             self._held = False
+        self._forgotten += self._down is not None and not kept
         self._up = now
 
     def not_reached(self) -> None:
         """Take note that a connection did not come about: a broker in trouble drops its clients, too."""
-        self._bare = 0
+        self._bare = self._forgotten = 0
 
     def went_down(self, now: float, *, taken: bool, dropped: bool = True) -> bool:
         """Take note that the session is gone, and return whether to step back. taken: the broker says that another client has it now;
@@ -146,9 +148,13 @@ class Tenure:
         if lived >= self.HELD:
             self._held, self._taken = True, 0
         self._taken += taken
-        self._bare = self._bare + 1 if dropped and not taken and lived < self._soon else 0
-        self.takeovers += taken or self._bare >= self.NAMED
-        return not self._held and (self._taken >= self.TAKEN if taken else self._bare >= self._ended)
+        if dropped and not taken and lived < self._soon:
+            self._bare += 1
+        else:
+            self._bare = self._forgotten = 0
+        ended = self._bare - self._forgotten / 2
+        self.takeovers += taken or ended >= self.NAMED
+        return not self._held and (self._taken >= self.TAKEN if taken else ended >= self._ended)
 
     def said(self) -> str:
         """Return what was seen, as an error says it."""

@@ -41,8 +41,8 @@ def free_port() -> int:
 class Mosquitto:
     """One broker process on a loopback port that stays the same over kills. It keeps nothing on disk."""
 
-    def __init__(self, folder: Path, port: int | None = None, *, largest: int = 262144) -> None:
-        """largest: bytes of a packet that it takes; 0: any."""
+    def __init__(self, folder: Path, port: int | None = None, *, queue: int = 100_000, largest: int = 262144) -> None:
+        """queue: messages that it holds for a client that does not take them; what is more it drops. largest: bytes of a packet; 0: any."""
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port if port is not None else free_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
@@ -54,7 +54,7 @@ class Mosquitto:
             "allow_anonymous true",
             "persistence false",
             "max_inflight_messages 200",  # at least one batch of the ingester
-            "max_queued_messages 100000",
+            f"max_queued_messages {queue}",
             *([f"max_packet_size {largest}"] if largest else []),
             "log_type error",
             "log_type warning",
@@ -107,9 +107,9 @@ class Mosquitto:
 
 
 @contextmanager
-def mosquitto(folder: Path, port: int | None = None, *, largest: int = 262144) -> Iterator[Mosquitto]:
-    """Run a broker for the time of a `with` block; its files lie in `folder`/broker."""
-    broker = Mosquitto(folder / "broker", port, largest=largest)
+def mosquitto(folder: Path, port: int | None = None, *, queue: int = 100_000, largest: int = 262144) -> Iterator[Mosquitto]:
+    """Run a broker for the time of a `with` block; its files lie in `folder`/broker. queue, largest: as of `Mosquitto`."""
+    broker = Mosquitto(folder / "broker", port, queue=queue, largest=largest)
     broker.start()
     try:
         yield broker

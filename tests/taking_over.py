@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 
-CONNACK = b"\x20\x03\x00\x00\x00"
+CONNACK, AGAIN = b"\x20\x03\x00\x00\x00", b"\x20\x03\x01\x00\x00"  # the second: to the session that the other one has just had
 TAKEN_OVER = b"\xe0\x01\x8e"
 
 
@@ -35,7 +35,7 @@ class TakingOver:
         with s:
             try:
                 s.recv(4096)
-                s.sendall(CONNACK)
+                s.sendall(CONNACK if self.connections == 1 else AGAIN)
                 asked = s.recv(4096)
                 count = _filters(asked)
                 s.sendall(b"\x90" + bytes([3 + count]) + asked[2:4] + b"\x00" + b"\x01" * count)

@@ -55,6 +55,7 @@ _log = logging.getLogger("edgeagent.link")
 @dataclass(frozen=True, slots=True)
 class _Up:
     generation: int
+    kept: bool  # the broker had a session of this name
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class _Client(mqtt.Client):
     ended: Callable[[BaseException | None], None]
     reached = False  # a TCP connection came about, so a failure after it may be one of the MQTT version
     fault: OSError | None = None  # with which the connection ended, of which paho says nothing
+    kept = True  # the broker had a session of this name
     put_off = 0  # the reason with which the broker ended it, as MQTT 5 numbers it
     done = ""  # what the broker does once for each connection, as far as it did
     bound: InboundBound  # on what comes: a broker of 3.1.1 passes on what others publish, up to 256 MiB, which a board does not have
@@ -298,6 +300,7 @@ class MqttLink:
                 refused = code.value == reaching.VERSION or (not self._proven and str(code) == "Unspecified error")
                 self._events.put(_Down(generation, reaching.refused(code.value, self._told_as, BOARD, self.client_id), refused))
                 return
+            client.kept = flags.session_present
             announced = getattr(properties, "MaximumPacketSize", 0) if properties is not None else 0
             if 0 < announced < SMALLEST:
                 small = f"the broker takes no message above {announced} bytes"
@@ -313,7 +316,7 @@ class MqttLink:
                 shut = [one for one, code in zip(self._listen, codes, strict=False) if code.is_failure]
                 self._events.put(_Down(generation, reaching.not_heard(" or ".join(shut or self._listen), self._told_as), False))
             else:
-                self._events.put(_Up(generation))
+                self._events.put(_Up(generation, client.kept))
 
         def arrived(c: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
             large = client.bound.oversize()
@@ -379,7 +382,7 @@ class MqttLink:
                 return None
             self._up, self._up_since, self._proven = True, self._monotonic(), True
             self._not_taken.clear()
-            self._tenure.came_up(self._up_since)
+            self._tenure.came_up(self._up_since, kept=event.kept)
             if due := certificate.due(self.settings, self._folder, time.time()):
                 _log.warning("%s", due)
             return Connected()

@@ -72,9 +72,16 @@ class Perimeter:
         self._answers()  # the signal is dealt with before the next connection is taken
 
     def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.terminate()
+            process.send_signal(number)
             process.wait(LIMIT)
 
     def issue(self, name: str) -> Papers:

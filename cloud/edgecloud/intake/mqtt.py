@@ -278,7 +278,7 @@ class MqttTransport:
         self._opened, self._open, self._heard = time.monotonic(), True, False
         self._socket_open.set()
 
-    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_connect(self, client: mqtt.Client, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if client is not self._client:
             return
         self._heard = True
@@ -292,7 +292,7 @@ class MqttTransport:
         self._generation += 1
         self._muted = None
         self._greeted.set()
-        self._tenure.came_up(time.monotonic())
+        self._tenure.came_up(time.monotonic(), kept=flags.session_present)
         client.subscribe(self._filter, qos=1)
 
     def _goes_on_unbounded(self, client: mqtt.Client) -> bool:
