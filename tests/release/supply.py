@@ -50,9 +50,10 @@ def _wheels_elsewhere(place: Place) -> int:
             pinned = place.folder / f"{deployment.name}-{python}-{machine}.txt"
             there = [pin for pin in pins(deployment.path) if not pin.marker or Marker(pin.marker).evaluate(world)]
             pinned.write_text("".join(f"{pin.name}=={pin.version} {hashes(pin)}\n" for pin in there))
-            into = ["--dry-run", "--ignore-installed", "--target", str(place.folder / "none"), "--no-deps", "--only-binary", ":all:"]
-            into += [word for glibc in GLIBC for word in ("--platform", f"manylinux_{glibc}_{machine}")]
-            install(_tools(place), place.folder, *into, "--python-version", python, "--require-hashes", "-r", str(pinned))
+            command = [_tools(place), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
+            command += ["--dest", str(place.folder / "downloads"), "--only-binary", ":all:", "--python-version", python]
+            command += [word for glibc in GLIBC for word in ("--platform", f"manylinux_{glibc}_{machine}")]
+            run([*command, "--require-hashes", "-r", str(pinned)], place.folder)
             looked += 1
     return looked
 
