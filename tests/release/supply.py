@@ -15,7 +15,7 @@ from tests.release.place import NotReleasable, Place, empty, environment, instal
 
 BILLS = {"edge-litert": "agent-litert", "edge-tflite": "agent-tflite", "cloud": "cloud"}  # of each deployment with a bill of its own
 BOARDS = {("edge-armv7", "armv7l")} | {(name, machine) for name in BILLS for machine in ("x86_64", "aarch64")}  # wheels are for these
-GLIBC = ("2_36", "2_35", "2_34", "2_31", "2_28", "2_27", "2_17")  # Debian 12's and older; pip takes those that it is told of alone
+GLIBC = ("_2_36", "_2_35", "_2_34", "_2_31", "_2_28", "_2_27", "_2_17", "2014")  # Debian 12's and older; pip takes those that it is told of alone
 
 
 def what_is_pinned(place: Place) -> str:
@@ -52,7 +52,7 @@ def _wheels_elsewhere(place: Place) -> int:
             pinned.write_text("".join(f"{pin.name}=={pin.version} {hashes(pin)}\n" for pin in there))
             command = [_tools(place), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
             command += ["--dest", str(place.folder / "downloads"), "--only-binary", ":all:", "--python-version", python]
-            command += [word for glibc in GLIBC for word in ("--platform", f"manylinux_{glibc}_{machine}")]
+            command += [word for glibc in GLIBC for word in ("--platform", f"manylinux{glibc}_{machine}")]
             run([*command, "--require-hashes", "-r", str(pinned)], place.folder)
             looked += 1
     return looked
