@@ -83,7 +83,8 @@ def test_what_the_first_hour_converts_is_what_its_files_were_made_by() -> None:
 
 def test_the_agents_folder_is_the_same_on_all_pages() -> None:
     """`agent` in the home of who runs it; for the service that is /var/lib/edgeagent. Walks through a page have one beside them."""
-    places = [*PAGES, *(ROOT / "deploy").iterdir(), *(ROOT / "edgeagent").rglob("*.py"), *(ROOT / "cloud").rglob("*.py")]
+    deployed = [path for path in (ROOT / "deploy").rglob("*") if path.is_file()]
+    places = [*PAGES, *deployed, *(ROOT / "edgeagent").rglob("*.py"), *(ROOT / "cloud").rglob("*.py")]
     found: dict[str, list[str]] = {}
     folder = r"([~/][\w./~-]*)"
     named = re.compile(rf"edgeagent \w.*?--dir {folder}|EDGEAGENT_DIR={folder}|Spool\(\"{folder}|(/etc/edgeagent|/home/\w+/agent)\b")

@@ -1,62 +1,36 @@
 """`make release`: builds what would be published, installs it where nothing of the tree is, and runs it.
 
-    python -m tests.release [--out dist]
+    python -m tests.release [--out dist] [--advisories-unasked]
 
-Needs a clean clone and a package index. Ends at the first step that fails, and says which.
+Needs a clean clone, a package index and a service that knows advisories. Ends at the first step that fails, and says which.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-import venv
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.house.pages import PROJECT, ROOT
-from tests.release import facts
-
-SECONDS = 1800  # a safety limit for one command
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a release is made: a folder outside the tree, with a copy of what is committed."""
-
-    folder: Path
-
-    @property
-    def tree(self) -> Path:
-        return self.folder / "tree"
-
-    @property
-    def sdist(self) -> Path:
-        return next((self.folder / "dist").glob("*.tar.gz"))
-
-    @property
-    def wheel(self) -> Path:
-        return next((self.folder / "dist").glob("*.whl"))
-
-
-class NotReleasable(Exception):
-    """Something that the release page promises does not hold."""
+from tests.release import facts, supply
+from tests.release.place import NotReleasable, Place, empty, environment, install, nothing_of_the_tree, run, said_by
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where the two archives are put when all holds (default: dist)")
-    out: Path = parser.parse_args(arguments).out
+    parser.add_argument("--advisories-unasked", action="store_true", help="release though nobody could be asked for known vulnerabilities")
+    args = parser.parse_args(arguments)
+    out: Path = args.out
     with tempfile.TemporaryDirectory(prefix="edgeagent-release-") as folder:
-        place = Place(Path(folder))
+        place = Place(Path(folder), advisories=not args.advisories_unasked)
         for step in STEPS:
             began = time.monotonic()
             name = step.__name__.replace("_", " ")
@@ -69,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 1
             print(f"ok   {name:<24} {time.monotonic() - began:4.0f} s  {said}", flush=True)
         out.mkdir(exist_ok=True)
-        for archive in (place.sdist, place.wheel):
+        for archive in (place.sdist, place.wheel, *sorted(place.bills.glob("*.json"))):
             shutil.copy2(archive, out)
             print(f"     {out / archive.name}  {archive.stat().st_size:,} bytes")
     return 0
@@ -170,7 +144,7 @@ def the_tests_of_the_kernels_from_the_sources(place: Place) -> str:
 
 STEPS = (
     a_clean_tree, one_version, both_archives, what_they_hold, the_wheel_alone, the_demo_from_the_wheel,
-    the_tests_of_the_kernels_from_the_sources,
+    the_tests_of_the_kernels_from_the_sources, supply.what_is_pinned, supply.bills_of_materials, supply.known_vulnerabilities,
 )  # fmt: skip
 
 
@@ -178,60 +152,6 @@ def names_in(sdist: Path) -> set[str]:
     """Return the files of a source distribution, without the folder that all are in."""
     with tarfile.open(sdist) as archive:
         return {member.name.partition("/")[2] for member in archive if member.isfile()}
-
-
-def empty(place: Place, name: str) -> Path:
-    """Return a new folder."""
-    folder = place.folder / name
-    folder.mkdir()
-    return folder
-
-
-def environment(place: Place, name: str, packages: Sequence[str]) -> str:
-    """Make a virtual environment with these packages, and return its Python."""
-    folder = place.folder / "environments" / name
-    venv.create(folder, with_pip=True)
-    python = str(folder / "bin" / "python")
-    install(python, place.folder, *packages)
-    return python
-
-
-def install(python: str, folder: Path, *arguments: str) -> None:
-    run([python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install", *arguments], folder)
-
-
-def nothing_of_the_tree(python: str, folder: Path) -> None:
-    """Raise unless all four packages are taken from the environment."""
-    program = f"import {', '.join(facts.PACKAGES)}\nfor p in ({', '.join(facts.PACKAGES)}): print(p.__file__)"
-    home = str(Path(python).parents[1])
-    for file in run([python, "-c", program], folder).split():
-        if not file.startswith(home):
-            raise NotReleasable(f"{file} is not what was installed in {home}")
-
-
-def run(command: Sequence[str | Path], folder: Path) -> str:
-    """Run a command to its end in a folder, and return what it said. Raises NotReleasable with the end of it when it fails."""
-    done = _called(command, folder)
-    if done.returncode:
-        raise NotReleasable(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
-    return done.stdout
-
-
-def said_by(command: Sequence[str | Path], folder: Path) -> str:
-    """Return what a command complains of. Raises NotReleasable when it succeeds."""
-    done = _called(command, folder)
-    if not done.returncode:
-        raise NotReleasable(f"{' '.join(map(str, command))} was meant to fail")
-    return done.stderr
-
-
-def _called(command: Sequence[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
-    ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MAKEFLAGS")
-    clean = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith(("EDGEAGENT_", "EDGECLOUD_"))}
-    return subprocess.run(
-        [str(word) for word in command], cwd=folder, env=clean, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        timeout=SECONDS,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":
