@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outcome import said as listed
@@ -20,12 +21,20 @@ _log = logging.getLogger("edgeagent.session")
 KEPT = 8  # hellos that may still be answered; a slow link has no more of them under way
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was known here when a hello was said. Its answer was made later, so it says no less, whatever overtook it on its way."""
+
+    link: int  # number of the newest link of the centre's log
+    held: int  # the newest version that the centre had said it holds
+
+
 class Agreement:
     """What one model's talk over one connection has asked, and takes for an answer."""
 
     def __init__(self, lineage: Lineage, trust: TrustStore, rng: random.Random) -> None:
         self._lineage, self._trust, self._rng = lineage, trust, rng
-        self._asked: dict[bytes, int] = {}  # nonce of a hello -> the newest link of the centre's log that was known when it was said
+        self._asked: dict[bytes, Asked] = {}  # by the nonce of a hello
         self.in_doubt = False  # a welcome said that the centre holds less than it once did
 
     def forget(self) -> None:
@@ -36,7 +45,7 @@ class Agreement:
     def ask(self) -> dict[str, cbor.Value]:
         """Return what a new hello says in `more`."""
         link, nonce = self._trust.link, self._rng.randbytes(numbers.NONCE_BYTES)
-        self._asked[nonce] = link.number if link else 0
+        self._asked[nonce] = Asked(link.number if link else 0, max(self._lineage.known()))
         while len(self._asked) > KEPT:
             del self._asked[next(iter(self._asked))]
         return {numbers.NONCE: nonce, **self._lineage.doubts.said(), **({numbers.WITNESS: link.encode()} if link else {})}
@@ -49,21 +58,27 @@ class Agreement:
         """Return whether this answers a hello that is open."""
         return numbers.nonce_in(more) in self._asked
 
+    def held_then(self, more: Mapping[str, cbor.Value]) -> int | None:
+        """Return the newest version that was known to be held when the hello was said that this answers; None for no answer."""
+        asked = self._asked.get(numbers.nonce_in(more))
+        return asked.held if asked else None
+
     def witness(self, w: Welcome) -> None:
         """Keep what a welcome says of time and log, and say once what is odd about it."""
-        if odd := self._trust.saw(w.time, w.log, since=self._asked.get(numbers.nonce_in(w.more))):
+        asked = self._asked.get(numbers.nonce_in(w.more))
+        if odd := self._trust.saw(w.time, w.log, since=asked.link if asked else None):
             _log.warning("%s", odd)
 
     def go_back(self, w: Welcome, wall: int) -> str:
-        """Follow a centre that holds less than it did, once it has said so twice: receipts may have overtaken the first welcome."""
-        less = f"the centre says @{w.head_version}, less than it once had"
+        """Follow a centre that holds less than it did, once it has said so twice: a refusal may be on its way that explains the first."""
+        held, less = self.held_then(w.more), f"the centre says @{w.head_version}, less than it once had"
         if not self.answers(w.more):
             return f"{less}, and answers no hello of this connection"
-        self._asked.clear()  # what answers the next hello is said after all that is known here now
+        self._asked.clear()  # the next hello asks again, about what is known here now
         self.in_doubt = not self.in_doubt
         if self.in_doubt:
             return f"{less}; asking again"
-        said = self._lineage.rewind(w, wall)
+        said = self._lineage.rewind(w, wall, held)
         _log.warning("%s: %s", self._lineage.name, said)
         return said
 

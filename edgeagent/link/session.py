@@ -328,7 +328,7 @@ class Session:
         before, wished = self.lineage.head(), self.lineage.wish()
         if w.status != CHALLENGE:
             self._answered, self._challenge, self._challenged = True, b"", 0
-        said = self.lineage.welcome(w, wall, fresh=fresh)
+        said = self.lineage.welcome(w, wall, fresh=fresh, held=self._agreement.held_then(w.more))
         went_back = said == REWOUND and fresh
         if said == REWOUND:
             said = self._agreement.go_back(w, wall)

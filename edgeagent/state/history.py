@@ -186,13 +186,16 @@ class History:
         said = json.loads(row["told"])
         return dict(said["facts"]) if said.get("epoch") == row["epoch"] else {}
 
-    def known(self) -> tuple[int, int]:
-        """Return (verified, stored): up to which version the centre has said so. stored is never below verified."""
+    def known(self, up_to: int | None = None) -> tuple[int, int]:
+        """Return (verified, stored): up to which version the centre has said so. stored is never below verified.
+
+        up_to: of the versions up to this one alone.
+        """
         row = self._db.one(
             "SELECT coalesce(max(CASE state WHEN 'verified' THEN version END), 0) v, coalesce(max(version), 0) s"
-            " FROM version WHERE model=? AND state IN ('verified', 'stored')",
-            self.name,
-        )
+            " FROM version WHERE model=? AND state IN ('verified', 'stored') AND version<=?",
+            self.name, 1 << 62 if up_to is None else up_to,
+        )  # fmt: skip
         return row["v"], row["s"]
 
     def repair(self) -> list[str]:

@@ -237,10 +237,11 @@ class Lineage(History):
     def _block(self, why: str) -> None:
         self._db.run("UPDATE model SET blocked=? WHERE name=?", why, self.name)
 
-    def welcome(self, w: Welcome, now: int, *, fresh: bool = True) -> str:
+    def welcome(self, w: Welcome, now: int, *, fresh: bool = True, held: int | None = None) -> str:
         """Take the centre's answer to a hello, and return what it means, for the log.
 
         fresh: it answers a hello of this connection, and is no word of earlier that somebody says again: only that can take anything back.
+        held: the newest version that was known to be there when that hello was said; receipts of later ones may have overtaken the answer.
         REWOUND: `rewind` is for when it says so again.
         """
         with self._db.transaction():
@@ -260,12 +261,15 @@ class Lineage(History):
                 elif before.version:  # `leave_epoch` was before
                     self._snapshot_or_block(now, note="it went on in a new epoch", parent=w.head)
                 return f"epoch {w.epoch}, counting on from @{w.version}{gone}"
-            return self._reconcile(w, fresh)
+            return self._reconcile(w, fresh, held)
 
-    def rewind(self, w: Welcome, now: int) -> str:
-        """Follow a centre whose registry went back (a backup was restored): send again what is here, else a snapshot on its head."""
+    def rewind(self, w: Welcome, now: int, held: int | None = None) -> str:
+        """Follow a centre whose registry went back (a backup was restored): send again what is here, else a snapshot on its head.
+
+        held: as `welcome` has it.
+        """
         with self._db.transaction():
-            if self._reconcile(w, True) != REWOUND:
+            if self._reconcile(w, True, held) != REWOUND:
                 return "in line again"
             self.doubts.reopen()
             missing = self._db.all(
@@ -281,8 +285,8 @@ class Lineage(History):
             gone = self._start_over(w.head, w.head_version, f"the centre went back to @{w.head_version}", now)
             return f"the centre went back to @{w.head_version}{gone}"
 
-    def _reconcile(self, w: Welcome, fresh: bool) -> str:
-        known, stored = self.known(), self._stored_row(w)
+    def _reconcile(self, w: Welcome, fresh: bool, held: int | None) -> str:
+        known, stored = self.known(held), self._stored_row(w)
         if stored is None and w.head_version:
             if self._own(w.head):
                 return f"{FOREIGN} its database went back: @{w.head_version}; waiting for receipts"

@@ -1,6 +1,7 @@
-"""Run a simulated fleet, and say what became of every version.
+"""Run a simulated fleet, and say what became of every version; or play many short schedules, and cut down one that fails.
 
     python -m tests.simulator --updates 100000 --seed 1
+    python -m tests.simulator --schedules 1000 --seed 1
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.conftest import MEMORY, in_memory
+from tests.simulator.schedules import command as schedules
 from tests.simulator.script import Script, scripted, shrunk
 from tests.simulator.simulation import Report, simulate
 
@@ -26,7 +28,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--faults", type=int, help="planned faults (default: 20, and one every 100 updates, at most 120)")
     parser.add_argument("--rots", type=int, default=0, help="bits that flip in the bytes that the centre keeps")
     parser.add_argument("--shrink", action="store_true", help="look for a smaller script that fails, too")
+    schedules.add_arguments(parser)
     args = parser.parse_args(argv)
+    if args.schedules or args.replay:
+        return schedules.run(args)
     failed = 0
     for seed in range(args.seed, args.seed + args.seeds):
         script = scripted(seed, args.updates, devices=args.devices, boards=args.boards, faults=args.faults, rots=args.rots)

@@ -30,6 +30,7 @@ from tests.simulator.broker import LARGEST, Broker, Session
 from tests.simulator.crashes import Crash, Steps
 from tests.simulator.made import CARRIED, GIVEN_UP, VERIFIED, WAITING, Made
 from tests.simulator.timeline import Timeline
+from tests.simulator.vfs import DiskSteps
 
 MODEL = "tiny"
 START = 5.0  # seconds that a start takes
@@ -110,33 +111,42 @@ class RealBoard:
     def __init__(
         self, time: Timeline, broker: Broker, rng: Random, name: str, folder: Path, steps: Steps, every: float, quota: int
     ) -> None:
-        """folder: for its state, one within for each of its lives. every: seconds on the mean between two rounds."""
+        """folder: for its state, one within for each of its lives, or one for all where `steps` are those of a disk. What is there is
+        a board that was made before. every: seconds on the mean between two rounds.
+        """
         self.time, self.broker, self.rng, self.name, self.steps, self.every, self.quota = time, broker, rng, name, steps, every, quota
         self.starts = self.made = 0
         self.crashes: Counter[str] = Counter()
         self._seed = hashlib.sha256(f"board {name}".encode()).digest()
         self._folder = folder
-        self._crash_in = 0
+        self._crash_in, self._power, self._files = 0, False, False
         self._planned = False  # a turn
+        self.died: Callable[[], None] = lambda: None  # called when it was ended, before it starts again
         self._open = ExitStack()
+        self._link = BoardLink(broker)
         self.place = folder / "life-0"
         self.device: DeviceFolder | None = None
-        self._rounds = 0  # done, whatever came of them
-        self._filled = False
 
     @property
     def key(self) -> bytes:
         return PrivateKey(self._seed).public
 
+    def make(self) -> None:
+        """Make its folder, with samples."""
+        loaded = make_with(self.place, {**SETTINGS, "device.name": self.name}, seed=self._seed)
+        with open_folder(loaded, alone=True) as device:
+            fill(device, model=MODEL)
+
     def start(self) -> None:
-        if not self.starts:
-            make_with(self.place, {**SETTINGS, "device.name": self.name}, seed=self._seed)
+        """Start on what its folder holds. Raises what keeps that from being opened."""
+        if not self.starts and not self.place.exists():
+            self.make()
         self.starts += 1
+        self._guarded(self._start)
+
+    def _start(self) -> None:
         loaded = reading.load(self.place / reading.FILE, environment={}, flags={})
         self.device = self._open.enter_context(open_folder(loaded, alone=True))
-        if not self._filled:
-            self._filled = True
-            fill(self.device, model=MODEL)
         self._link = BoardLink(self.broker)
         self._link.turn = lambda: self._turn_soon(0.0)
         clock = Clock(self.time.monotonic, self.time.wall, self.time.sleep)
@@ -148,9 +158,9 @@ class RealBoard:
         self._turn_soon(0.0)
         self.time.after(self.rng.expovariate(1 / self.every), lambda: self._train(life))
 
-    def crash_in(self, writes: int) -> None:
-        """Let it be killed at that write from now."""
-        self._crash_in = writes
+    def crash_in(self, writes: int, *, power: bool = False, files: bool = False) -> None:
+        """Let it be killed at that write from now. power: by a power cut; files: SQLite's writes don't count. On a disk alone, these."""
+        self._crash_in, self._power, self._files = writes, power, files
 
     def cut(self, seconds: float) -> None:
         if self.device is not None and self._link.session is not None:
@@ -164,11 +174,11 @@ class RealBoard:
 
     def settled(self) -> bool:
         """Return whether there is nothing that it still has to make or to send."""
-        return self.made >= self.quota and self.device is not None and not self._lineage.outbox.waiting()
+        return self.made >= self.quota and self.device is not None and not self.lineage.outbox.waiting()
 
     def past(self) -> Iterator[Made]:
         """Yield all that it ever made, from its own database."""
-        for row in self._lineage.versions():
+        for row in self.lineage.versions():
             if row["version"] is not None:
                 fate = FATES.get(row["state"], GIVEN_UP)
                 yield Made(row["version"], row["commit_id"], row["root"] or b"", row["file_sha256"] or b"", fate)
@@ -176,7 +186,7 @@ class RealBoard:
     # Its life.
 
     @property
-    def _lineage(self) -> Lineage:
+    def lineage(self) -> Lineage:
         assert self.device is not None
         return self.device.lineages[MODEL]
 
@@ -185,7 +195,7 @@ class RealBoard:
             do()
             return
         try:
-            with self.steps.crash_at(self._crash_in, self._keep):
+            with self.steps.crash_at(self._crash_in, self._keep, power=self._power, files=self._files):
                 do()
         except Crash:
             self._die()
@@ -193,19 +203,25 @@ class RealBoard:
             self._crash_in = max(1, self._crash_in - self.steps.taken)
 
     def _keep(self) -> None:
+        if isinstance(self.steps, DiskSteps):
+            return  # it knows what is left
         self._next = self._folder / f"life-{self.starts}"
         shutil.copytree(self.place, self._next, symlinks=True, ignore=shutil.ignore_patterns("*-shm"))
 
     def _die(self) -> None:
         kind = " ".join(self.steps.names[-1].split()[:3])
-        self.crashes[kind] += 1
-        self.time.note(f"{self.name} killed at {kind}")
-        assert self._link.session is not None
-        self.broker.leave(self._link.session, quietly=True)
+        self.crashes[f"{kind}, power" if self._power else kind] += 1
+        self.time.note(f"{self.name} {'without power' if self._power else 'killed'} at {kind}")
+        if (session := self._link.session) is not None and session.wanted:
+            self.broker.leave(session, quietly=True)
         self._close()
         self._crash_in = 0
-        shutil.rmtree(self.place)
-        self.place = self._next
+        if isinstance(self.steps, DiskSteps):
+            self.steps.ended(self._folder, self.rng)
+        else:
+            shutil.rmtree(self.place)
+            self.place = self._next
+        self.died()
         self.time.after(START, self.start)
 
     def _close(self) -> None:
@@ -236,8 +252,8 @@ class RealBoard:
     def _train(self, life: int) -> None:
         if life != self.starts or self.device is None:
             return
-        head = self._lineage.head()
-        if head.epoch and not head.blocked and self.made < self.quota and len(self._lineage.outbox.waiting()) < MOST_WAITING:
+        head = self.lineage.head()
+        if head.epoch and not head.blocked and self.made < self.quota and len(self.lineage.outbox.waiting()) < MOST_WAITING:
             self._guarded(self._round)
         self.time.after(self.rng.expovariate(1 / self.every), lambda: self._train(life))
 
@@ -249,5 +265,5 @@ class RealBoard:
             self.time.note(f"no round of {self.name}: {error.message}")
             return
         self.made += 1
-        self.time.note(f"round of {self.name} @{self._lineage.head().version}")
+        self.time.note(f"round of {self.name} @{self.lineage.head().version}")
         self._turn_soon(0.0)

@@ -79,11 +79,28 @@ class Counts:
     overflowed: int = 0
 
 
+class Chance:
+    """What befalls which message: by its share of them."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+
+    def befalls(self, what: str, share: float) -> bool:
+        """Return whether this befalls the message at hand. what: a share's name in `Weather`."""
+        return self._rng.random() < share
+
+    def lag(self, most: float) -> float:
+        """Return how many seconds a late one is late."""
+        return self._rng.uniform(0, most)
+
+
 class Broker:
     """The broker and the network around it."""
 
-    def __init__(self, time: Timeline, rng: Random, weather: Weather) -> None:
+    def __init__(self, time: Timeline, rng: Random, weather: Weather, chance: Chance | None = None) -> None:
+        """chance: what strikes which message, where that is not drawn by the weather's shares."""
         self.time, self.rng, self.weather, self.counts = time, rng, weather, Counts()
+        self.chance = chance if chance is not None else Chance(rng)
         self.sessions: dict[str, Session] = {}
         self._exact: dict[str, list[Session]] = {}  # sessions that listen to what is about one device, by the device's name
         self._wide: list[Session] = []  # those that listen to all devices
@@ -147,8 +164,8 @@ class Broker:
         assert len(data) <= LARGEST, f"{session.name} sends {len(data)} bytes, and hears nothing but that its link broke"
         self._ticket += 1
         self.counts.published += 1
-        ticket, life, weather, rng = self._ticket, session.life, self.weather, self.rng
-        breaks = rng.random() < weather.breaks
+        ticket, life, rng = self._ticket, session.life, self.rng
+        breaks = self.chance.befalls("breaks", self.weather.breaks)
         if breaks and rng.random() < 0.5:  # on its way: nobody has it
             self.time.after(self._delay(), lambda: self._break(session, life))
             return ticket
@@ -195,12 +212,12 @@ class Broker:
             self.cut(session, self.rng.expovariate(1 / self.weather.away), "a message broke it")
 
     def _route(self, topic: str, data: bytes) -> None:
-        weather, rng = self.weather, self.rng
-        if rng.random() < weather.lost:
+        weather, rng, chance = self.weather, self.rng, self.chance
+        if chance.befalls("lost", weather.lost):
             self.counts.lost += 1
             self.time.note(f"lost {topic}")
             return
-        if rng.random() < weather.flipped and data:
+        if chance.befalls("flipped", weather.flipped) and data:
             self.counts.flipped += 1
             at = rng.randrange(8 * len(data))
             data = data[: at // 8] + bytes([data[at // 8] ^ 1 << at % 8]) + data[at // 8 + 1 :]
@@ -210,7 +227,7 @@ class Broker:
                 del self._past[rng.randrange(len(self._past))]
         for session in self._listening(topic):
             self._enqueue(session, topic, data)
-        if self._past and rng.random() < weather.old:
+        if self._past and chance.befalls("old", weather.old):
             self.counts.replayed += 1
             topic, data = self._past[rng.randrange(len(self._past))]
             for session in self._listening(topic):
@@ -231,11 +248,11 @@ class Broker:
             self._deliver(session, self._mid)
 
     def _deliver(self, session: Session, mid: int) -> None:
-        life, rng, weather = session.life, self.rng, self.weather
+        life, chance, weather = session.life, self.chance, self.weather
         delay = self._delay()
-        if rng.random() < weather.late:
+        if chance.befalls("late", weather.late):
             self.counts.late += 1
-            delay += rng.uniform(0, weather.lag)
+            delay += chance.lag(weather.lag)
 
         def there() -> None:
             message = session.queue.get(mid)
@@ -245,7 +262,7 @@ class Broker:
                 session.client.arrived(*message, mid)
 
         self.time.after(delay, there)
-        if rng.random() < weather.twice:
+        if chance.befalls("twice", weather.twice):
             self.counts.repeated += 1
             message = session.queue[mid]
 

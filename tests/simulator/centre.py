@@ -26,6 +26,7 @@ from tests.keys import FLEET_ID, RECEIPT
 from tests.simulator.broker import Broker, Session
 from tests.simulator.crashes import Crash, Steps, copy_registry
 from tests.simulator.timeline import Timeline
+from tests.simulator.vfs import DiskSteps
 
 NAME = f"edgecloud.{FLEET}"
 BATCH = 100  # messages of a commit
@@ -78,20 +79,34 @@ class SimulatedCentre:
         self._batch: list[tuple[str, bytes, int]] = []
         self._batching = self._rebuilding = False
         self._asked: dict[tuple[int, int], float] = {}
+        self.died: Callable[[], None] = lambda: None  # called when it was ended, before it starts again
         self._crash_in = 0  # writes until the next crash; 0: none is planned
-        self._torn = False
+        self._torn = self._power = self._files = False
         self.set_aside: set[str] = set()
 
     # What tests and scripts do with it.
 
     def start(self) -> None:
         """Start on what the registry's files hold. Raises what the registry's damage raises."""
-        if not self._life:
-            self._make()
+        if not self.counts.starts and not self.path.exists():
+            self.make()
         self._life += 1
-        life = self._life
         self.counts.starts += 1
-        self.store = open_registry(self.path, synchronous="OFF")
+        life = self._life
+        if not self._guarded(self._start):
+            return
+        self._tick(life)
+        if life != self._life:  # it has died in its first look
+            return
+        for work in self.works:
+            assert self.store is not None
+            again = work.begin(self.store, self.time.wall)
+            self.time.after(work.every * (0.5 + self._rng.random()), partial(self._work, work, again, life))
+        self._rebuild_soon()
+
+    def _start(self) -> None:
+        # Only a disk of the simulator loses what was not flushed.
+        self.store = open_registry(self.path, synchronous="FULL" if isinstance(self.steps, DiskSteps) else "OFF")
         self.store.files.sweep(before=float("inf"))
         self._ingest = Ingest(self.store, self._bounds, secret=self._rng.randbytes(32))
         self._ingest.catch_up()
@@ -101,22 +116,21 @@ class SimulatedCentre:
         self._batch.clear()
         self._batching = self._rebuilding = False
         self._session = self.broker.connect(NAME, (all_up(FLEET),), self)
-        self._tick(life)
-        for work in self.works:
-            again = work.begin(self.store, self.time.wall)
-            self.time.after(work.every * (0.5 + self._rng.random()), partial(self._work, work, again, life))
-        self._rebuild_soon()
 
-    def _make(self) -> None:
+    def make(self) -> None:
+        """Make its registry, which is there from then on."""
         self.path.parent.mkdir()
         store = make_registry(self.path, self._bases[0], files_from=self._files_from)
         for i, base in enumerate(self._bases[1:]):
             add_base(store, base, f"digits-{i + 2}")
         store.close()
 
-    def crash_in(self, writes: int, *, torn: bool = False) -> None:
-        """Let it be killed at that write from now. torn: in the middle of it, where it is one to a file."""
-        self._crash_in, self._torn = writes, torn
+    def crash_in(self, writes: int, *, torn: bool = False, power: bool = False, files: bool = False) -> None:
+        """Let it be killed at that write from now. torn: in the middle of it, where it is one to a file.
+
+        power: by a power cut; files: SQLite's writes don't count. On a disk alone, these two.
+        """
+        self._crash_in, self._torn, self._power, self._files = writes, torn, power, files
 
     def stop(self) -> None:
         """End in peace."""
@@ -173,7 +187,7 @@ class SimulatedCentre:
             do()
             return True
         try:
-            with self.steps.crash_at(self._crash_in, self._keep, torn=self._torn):
+            with self.steps.crash_at(self._crash_in, self._keep, torn=self._torn, power=self._power, files=self._files):
                 do()
         except Crash:
             self._die()
@@ -182,21 +196,28 @@ class SimulatedCentre:
         return True
 
     def _keep(self) -> None:
+        if isinstance(self.steps, DiskSteps):
+            return  # it knows what is left
         self._next = self._folder / f"life-{self._life}" / "fleet.db"
         copy_registry(self.path, self._next)
 
     def _die(self) -> None:
         kind = self.steps.names[-1].split("(")[0].strip()
-        self.counts.crashes[" ".join(kind.split()[:3])] += 1
-        self.time.note(f"centre killed at {kind}")
-        assert self.store is not None and self._session is not None
-        self.store.close()
-        self.store = None
+        self.counts.crashes[" ".join(kind.split()[:3]) + (", power" if self._power else "")] += 1
+        self.time.note(f"centre {'without power' if self._power else 'killed'} at {kind}")
+        if self.store is not None:  # else it ended while it was opened
+            self.store.close()
+            self.store = None
         self._crash_in = 0
         self._life += 1
-        self.broker.leave(self._session, quietly=True)
-        shutil.rmtree(self.path.parent)
-        self.path = self._next
+        if self._session is not None:
+            self.broker.leave(self._session, quietly=True)
+        if isinstance(self.steps, DiskSteps):
+            self.steps.ended(self._folder, self._rng)
+        else:
+            shutil.rmtree(self.path.parent)
+            self.path = self._next
+        self.died()
         self.time.after(START, self.start)
 
     def _commit(self, life: int) -> None:

@@ -29,6 +29,8 @@ class Crash(BaseException):
 class Steps:
     """Counts the writes of a block, and crashes at the one that is asked for."""
 
+    calls = CALLS
+
     def __init__(self) -> None:
         self.taken = 0
         self.names: list[str] = []  # of the steps, while they are counted
@@ -47,11 +49,14 @@ class Steps:
             self._watching = False
 
     @contextmanager
-    def crash_at(self, step: int, dying: Callable[[], None] = lambda: None, *, torn: bool = False) -> Iterator[None]:
+    def crash_at(
+        self, step: int, dying: Callable[[], None] = lambda: None, *, torn: bool = False, power: bool = False, files: bool = False
+    ) -> Iterator[None]:
         """Crash before step number `step`, from 1, of the block; not at all when it has fewer. Raises Crash.
 
-        dying: called at that moment, to keep what is on the disk. torn: half of it is done first, where it is a write to a file.
+        power: as a power cut; files: at a step that is none of SQLite. Only steps to a disk of the simulator know of these. dying: called at that moment, to keep what is on the disk. torn: half of it is done first, where it is a write to a file.
         """
+        assert not (power or files), "what a power cut leaves, these steps do not know"
         self.taken, self._watching, self._at, self._torn, self._dying, self.names = 0, True, step, torn, dying, []
         try:
             yield
@@ -84,7 +89,11 @@ class Steps:
         class Watched(sqlite3.Connection):
             def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
                 watch.statement(sql)
-                return super().execute(sql, *values)
+                try:
+                    return super().execute(sql, *values)
+                except sqlite3.Error:
+                    watch.failed()
+                    raise
 
             def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
                 watch.statement(sql)
@@ -103,14 +112,14 @@ class Steps:
 
         def opened(file: Any, mode: str = "r", *args: Any, **more: Any) -> Any:
             if set(mode) & set("wax+"):
-                watch.step(f"open {mode}")
+                watch.opened(file, mode)
             return plain_open(file, mode, *args, **more)
 
         with ExitStack() as stack:
             stack.enter_context(patch.object(sqlite3, "connect", connect))
             stack.enter_context(patch.object(io, "open", opened))
             stack.enter_context(patch.object(builtins, "open", opened))
-            for name in CALLS:
+            for name in self.calls:
                 if hasattr(os, name):
                     stack.enter_context(patch.object(os, name, self._wrapped(name)))
             yield self
@@ -124,17 +133,24 @@ class Steps:
             if word in WRITES:
                 self.step(" ".join(sql.split())[:70])
 
+    def failed(self) -> None:
+        """Say that a statement failed. Nothing here lets one fail."""
+
+    def opened(self, file: Any, mode: str) -> None:
+        """Note a file that is about to be opened for writing."""
+        self.step(f"open {mode}")
+
+    def done(self, name: str, plain: Callable[..., Any], args: tuple[Any, ...], more: dict[str, Any]) -> Any:
+        """Note a call of os that writes, and do it."""
+        half = None
+        if name == "write" and len(args) > 1 and len(args[1]) > 1:
+            half = lambda: plain(args[0], memoryview(args[1])[: len(args[1]) // 2])  # noqa: E731
+        self.step(f"os.{name}", half)
+        return plain(*args, **more)
+
     def _wrapped(self, name: str) -> Callable[..., Any]:
         plain = getattr(os, name)
-
-        def call(*args: Any, **more: Any) -> Any:
-            half = None
-            if name == "write" and len(args) > 1 and len(args[1]) > 1:
-                half = lambda: plain(args[0], memoryview(args[1])[: len(args[1]) // 2])  # noqa: E731
-            self.step(f"os.{name}", half)
-            return plain(*args, **more)
-
-        return call
+        return lambda *args, **more: self.done(name, plain, args, more)
 
 
 def copy_registry(path: Path, target: Path) -> None:

@@ -296,3 +296,34 @@ def test_an_answer_to_a_stranger_in_this_boards_name_changes_nothing(tmp_path: P
         r.agent.sessions["tiny"].arrived(topic, records.encode(mine, keys.RECEIPT, keys.FLEET_ID), 0.0)
         head = r.lineage.head()
         assert (head.welcome, head.epoch, head.commit) == (status, before.epoch, before.commit), "one to its own key is taken"
+
+
+def test_receipts_that_overtake_a_welcome_again_and_again_make_no_centre_one_that_went_back(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c) as r:
+        fill(r.device)
+        r.run(Goal(rounds=2, timeout=60))
+        late: list[Welcome] = []
+        c.drop_down = lambda record: isinstance(record, Welcome) and record not in late and not late.append(record)  # type: ignore[func-returns-value]
+        for at in range(1, 20, 4):  # each welcome comes when the centre has verified another version since it was said
+            c.after(at, lambda: one(r) and None)
+            c.after(at + 2, lambda: c.push(late[-1]))
+        with caplog.at_level(logging.INFO):
+            r.serve(30)
+        assert r.states() == dict.fromkeys(range(1, 8), "verified") and sorted(c.held("pi-7", "tiny")) == list(range(1, 8))
+        assert "went back" not in caplog.text and "less than it once had" not in caplog.text
+
+
+def test_what_a_hello_knew_to_be_held_counts_without_what_was_refused_since(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c) as r:
+        fill(r.device)
+        r.run(Goal(rounds=3, timeout=60))
+        asked = r.agent.sessions["tiny"]._agreement
+        hello = {numbers.NONCE: asked.ask()[numbers.NONCE]}
+        assert asked.held_then(hello) == 3
+        with r.lineage.outbox.transaction():  # the refusal overtakes the answer
+            r.device.database.run("UPDATE version SET state='refused' WHERE version=3")
+        assert r.lineage.known(3) == (2, 2) and asked.held_then({}) is None
