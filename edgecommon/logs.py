@@ -132,6 +132,8 @@ class SparingLines(logging.StreamHandler[TextIO]):
         self._write(logging.LogRecord(one.logger, one.level, path, line, "%s", (before + one.last,), None))
 
     def _write(self, record: logging.LogRecord) -> None:
+        if self.stream.closed:
+            return
         try:
             line = self.format(record) + self.terminator
             self._written += 1 + len(line) // LONG
@@ -142,8 +144,7 @@ class SparingLines(logging.StreamHandler[TextIO]):
 
     def close(self) -> None:
         """Say what was left out until now; `logging` closes its handlers when a process ends."""
-        if not self.stream.closed:
-            self.tell()
+        self.tell()
         super().close()
 
     def _call_later(self, what: Callable[[], None]) -> None:
