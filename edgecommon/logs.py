@@ -17,6 +17,7 @@ MINUTE = 60.0  # seconds over which lines are counted
 SAME = 10  # times that one line is written in a minute
 OF_A_KIND = 60  # lines that one place of the program writes in a minute
 LINES = 300  # that a process writes in a minute, a long one counted for several; the first of each place is always written
+KINDS = 100  # kinds of lines that are told apart in a minute; what comes behind them counts as its place's own
 LONG = 160  # characters that count for one line
 MESSAGE, TRACE = 2000, 8000  # characters of a message, and of where an error came from
 
@@ -84,6 +85,8 @@ class SparingLines(logging.StreamHandler[TextIO]):
             self.tell()
         self._since = now if self._since is None else self._since
         place = record.pathname, record.lineno, str(getattr(record, "kind", ""))
+        if place not in self._places and len(self._places) >= KINDS:
+            place = record.pathname, record.lineno, ""
         try:
             text = record.getMessage()[:MESSAGE]
         except Exception:  # noqa: BLE001  # a line that can't be made; logging says how
@@ -132,6 +135,8 @@ class SparingLines(logging.StreamHandler[TextIO]):
         self._write(logging.LogRecord(one.logger, one.level, path, line, "%s", (before + one.last,), None))
 
     def _write(self, record: logging.LogRecord) -> None:
+        if self.stream.closed:
+            return
         try:
             line = self.format(record) + self.terminator
             self._written += 1 + len(line) // LONG
@@ -142,8 +147,7 @@ class SparingLines(logging.StreamHandler[TextIO]):
 
     def close(self) -> None:
         """Say what was left out until now; `logging` closes its handlers when a process ends."""
-        if not self.stream.closed:
-            self.tell()
+        self.tell()
         super().close()
 
     def _call_later(self, what: Callable[[], None]) -> None:

@@ -125,6 +125,16 @@ def test_a_flood_hides_no_other_event() -> None:
     assert "WARNING refused 5000" in said and "ERROR it burns" in said
 
 
+def test_a_flood_of_kinds_is_none() -> None:
+    m = Minutes()
+    for n in range(5000):
+        m.logger.warning("dropped %d", n, extra={"kind": str(n)})
+    m.logger.error("it burns")
+    m.handler.close()
+    said = m.lines()
+    assert "ERROR it burns" in said and len(said) < 2 * (logs.KINDS + logs.OF_A_KIND) and "more lines like this" in said[-1]
+
+
 @pytest.mark.parametrize("size", [1, 100, 1000, 100_000])
 def test_no_flood_writes_more_than_some_kilobytes_a_minute(size: int) -> None:
     m = Minutes()

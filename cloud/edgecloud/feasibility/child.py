@@ -21,6 +21,7 @@ from edgecloud.probes import sets
 from edgecloud.registry import EvaluationRow, SqliteStore, open_registry
 from edgecloud.versions.materialise import LoadedBases
 from edgecloud.workers.worker import be_bounded
+from edgecommon import logs
 from modelwire.errors import ModelWireError
 from modelwire.wire import cbor
 
@@ -116,5 +117,5 @@ def _be_modest(memory: int) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logs.start("edgecloud", "warning", logs.TextLines("%(levelname)s %(name)s: %(message)s"))
     main(sys.argv[1:])

@@ -149,7 +149,8 @@ class Decision:
     @property
     def kind(self) -> str:
         """Of which kind the log's line about it is: what became of it, and where it was dropped by which error."""
-        return self.result.value + (self.reason.partition(":")[0] if self.result is Result.DROPPED else "")
+        error = self.reason.partition(":")[0]
+        return f"{self.result.value} {error}" if self.result is Result.DROPPED and error.isidentifier() else self.result.value
 
 
 def clean(reason: str) -> str:

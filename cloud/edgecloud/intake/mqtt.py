@@ -23,7 +23,7 @@ from edgecommon import reaching
 from edgecommon.broker import NO_CERTIFICATES, Broker, Certificates, Tenure, holds_password, parse_url, redacted
 from edgecommon.certificates import life_of, read_file
 from edgecommon.files import NotPrivateError, read_password, require_closed
-from edgecommon.mqtt_packets import INBOUND
+from edgecommon.mqtt_packets import INBOUND, BeyondBoundsError
 from edgecommon.reaching import CENTRE, TAKEN_OVER, Trouble
 from modelwire.errors import BadArgument, ModelWireError
 from modelwire.wire import topics
@@ -256,6 +256,8 @@ class MqttTransport:
             return False
         self._connected.clear()
         self._generation += 1
+        if isinstance(fault := getattr(client, "fault", None), BeyondBoundsError):
+            self._say(Trouble(reaching.TRIP, str(fault), "ask who runs the broker"))
         return True
 
     def _wait_welcome(self) -> bool:

@@ -139,8 +139,7 @@ class PahoClient(mqtt.Client):
             try:
                 return super().loop_forever(timeout, retry_first_connection)
             except BeyondBoundsError as error:
-                self.fault = error
-                log.error("%s; ask who runs it; connecting anew", error)
+                self.fault = error  # who is asked in `on_fault` says it
                 time.sleep(AGAIN_SECONDS)
             except Exception:
                 log.exception("a fault on the link; connecting anew")

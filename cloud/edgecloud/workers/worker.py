@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from edgecloud.registry import open_registry
+from edgecommon import logs
 from modelwire.errors import ConfigError, DiskUnwritable, KernelError, LineageError, ModelWireError, RegistryDamaged, StateBusy
 from modelwire.wire import cbor
 
@@ -119,5 +120,5 @@ def be_bounded(memory: int) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logs.start("edgecloud", "warning", logs.TextLines("%(levelname)s %(name)s: %(message)s"))
     main(sys.argv[1:])

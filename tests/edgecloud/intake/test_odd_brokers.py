@@ -20,10 +20,10 @@ from tests.keys import RECEIPT
 
 
 class OddBroker:
-    """Greets, takes the subscription, and says one more thing on its first connection."""
+    """Greets, takes the subscription, and says one more thing on its first connection: to a topic, or as it stands."""
 
-    def __init__(self, odd: bytes) -> None:
-        self._odd = odd
+    def __init__(self, odd: bytes, *, raw: bytes = b"") -> None:
+        self._odd, self._raw = odd, raw
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
@@ -51,7 +51,9 @@ class OddBroker:
             asked = s.recv(4096)
             s.sendall(b"\x90\x04" + asked[2:4] + b"\x00\x01")
             topic = f"e1/{FLEET}/pi-7/digits/up/update".encode()
-            for text, body in ((self._odd, b"odd"), (topic, b"whole"))[number > 1 :]:
+            if number == 1 and self._raw:
+                s.sendall(self._raw)
+            for text, body in ((self._odd, b"odd"), (topic, b"whole"))[number > 1 or bool(self._raw) :]:
                 said = len(text).to_bytes(2, "big") + text + b"\x00\x01" + b"\x00" + body
                 s.sendall(b"\x32" + bytes([len(said)]) + said)
             while s.recv(4096):
@@ -65,6 +67,36 @@ def test_a_message_that_breaks_the_mqtt_library_does_not_leave_the_centre_deaf()
     transport, ear = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{odd.port}"), fleet=FLEET, client_id="centre"), Ear()
     transport.start(ear)
     until(lambda: b"whole" in ear.data(), 10)
+    transport.stop()
+    odd.close()
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [(b"\x90\xff\xff\xff\x7f", "a packet of 268435455 bytes, of type 9"), (b"\x62\x02\x00\x07", "type 6"), (b"\x34\x05", "QoS 2"),
+     (b"\x32\xff\xff\xff\xff", "a length that is none")],
+)  # fmt: skip
+def test_a_broker_that_breaks_the_protocol_is_left_and_named_and_found_again(
+    raw: bytes, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = OddBroker(b"", raw=raw)
+    transport, ear = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{odd.port}"), fleet=FLEET, client_id="centre"), Ear()
+    transport.start(ear)
+    until(lambda: b"whole" in ear.data())
+    transport.stop()
+    odd.close()
+    assert f"{said}" in caplog.text and "ask who runs the broker" in caplog.text and "Traceback" not in caplog.text
+
+
+def test_a_message_above_what_was_announced_is_let_go_on_the_same_connection() -> None:
+    topic = f"e1/{FLEET}/pi-7/digits/up/update".encode()
+    body = len(topic).to_bytes(2, "big") + topic + b"\x00\x07\x00" + bytes(150_000)
+    odd = OddBroker(b"", raw=b"\x32" + bytes([len(body) & 127 | 128, len(body) >> 7 & 127 | 128, len(body) >> 14]) + body)
+    transport, ear = MqttTransport(parse_broker(f"mqtt://127.0.0.1:{odd.port}"), fleet=FLEET, client_id="centre"), Ear()
+    transport.start(ear)
+    until(lambda: b"whole" in ear.data())
+    assert [(one.data, one.unread) for one in ear.got] == [(b"", len(body)), (b"whole", 0)] and odd.connections == 1
+    assert ear.got[0].topic == topic.decode()
     transport.stop()
     odd.close()
 
