@@ -45,7 +45,7 @@ from tests.system.perimeter import FLEET, Perimeter, perimeter
 
 SMALL, WHOLE = int(os.environ.get("CROWD_TRY") or 200), 1000  # connections
 EACH = 250  # connections of one process: its `select` knows 1,024 files, and each takes three
-PATIENCE = 300.0  # seconds: a safety limit
+PATIENCE = 150.0  # seconds: a safety limit
 STORED = " stored pi-"  # in the ingester's log: one update
 FILES = 4096  # that may be open, for the broker
 
