@@ -207,11 +207,11 @@ def made(crowd: list[Board]) -> dict[str, Any]:
     """Return all that each board has made: version, commit, root and SHA-256 of its file, in hex, and whether it heard the last word."""
     return {
         b.device.name: [
-            [sent.version, sent.commit.hex(), sent.root.hex(), sent.file_sha256.hex(), "verified" if b.told[sent.version].verified else "sent"]
-            for sent in b.device.made.values()
+            [s.version, s.commit.hex(), s.root.hex(), s.file_sha256.hex(), "verified" if b.told[s.version].verified else "sent"]
+            for s in b.device.made.values()
         ]
         for b in crowd
-    }  # fmt: skip
+    }
 
 
 def main(folder: Path, first: int, count: int) -> None:
