@@ -36,13 +36,12 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence paper threats zoo fuzz docs hooks release bare clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence soak paper threats zoo fuzz docs hooks release bare clean
 
 # The list is made from this file: a line `##@ ...` opens a group, `verb: ... ## ...` is a verb, in 80 columns together.
 help: ## this list
-	@echo "make VERB, with one of:"
+	@echo "make VERB; PYTHON=python3.12 (>= 3.10) chooses it, now $(or $(PYTHON),none that fits)"
 	@sed -n -e 's/^##@ //p' -e 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
-	@echo "PYTHON=python3.12 (>= 3.10) chooses the Python; now $(or $(PYTHON),none that fits)"
 
 demo: $(VENV)/.ready ## broker, centre and devices on this machine, killed on the way
 	$(VENV)/bin/python -m tests.system.demo
@@ -109,6 +108,9 @@ threats: $(VENV)/.ready ## run the threat model: each row by its tests
 
 evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure: TOPIC=wire, trust, zoo, centre, compare or lost
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
+
+soak: $(VENV)/.ready ## kill, pause and slow down a whole fleet; MINUTES=30 SEED=1
+	MINUTES=$(MINUTES) SEED=$(SEED) $(VENV)/bin/python -m tests.soak
 
 zoo: $(VENV)/.ready tflite-runtime ## try the public model files, and write docs/model-zoo.md
 	$(VENV)/bin/python tests/models/zoo.py

@@ -406,8 +406,6 @@ class MqttLink:
             if (sock := client.socket()) is not None:
                 sock.close()
         now, taken = self._monotonic(), client is not None and client.put_off == TAKEN_OVER
-        if was_up and now - self._up_since > STABLE:
-            self._backoff.reset()
         before = self._tenure.takeovers
         ousted = was_up and self._tenure.went_down(now, taken=taken, dropped=event.protocol)
         if not was_up:
@@ -417,7 +415,11 @@ class MqttLink:
         if event.protocol and not was_up and not self._proven:
             # Before any connection has worked, the version may be at fault: try the other one.
             self.protocol = mqtt.MQTTv311 if self.protocol == mqtt.MQTTv5 else mqtt.MQTTv5
-        self._next_try = now + (self._aside if ousted or event.aside else self._backoff).next()
+        if ousted or event.aside:
+            pause = self._aside.next()
+        else:
+            pause = self._backoff.anew() if was_up and now - self._up_since > STABLE else self._backoff.next()
+        self._next_try = now + pause
         again = was_up and not taken and self._tenure.takeovers > before
         trouble = reaching.put_off_again(self.client_id) if again else event.trouble
         said = str(trouble) + certificate.trouble(self.settings, self._folder, time.time())

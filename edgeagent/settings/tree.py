@@ -43,7 +43,10 @@ class LinkSettings:
     client_id: str = setting("", "MQTT client id; empty means FLEET.DEVICE.")
     keepalive: float = setting(60.0, "A silent link is given up after one and a half times this.", unit="seconds", least=5, most=65535)
     connect_timeout: float = setting(10.0, "How long one attempt to connect may take.", unit="seconds", least=0.5, most=300)
-    reconnect_min: float = setting(1.0, "First pause after a lost link; it doubles, with jitter.", unit="seconds", least=0.05)
+    reconnect_min: float = setting(
+        1.0, "First pause after a lost link; it doubles, with jitter. After a link that was well it is up to 5 times this.",
+        unit="seconds", least=0.05,
+    )  # fmt: skip
     reconnect_max: float = setting(120.0, "Longest pause between attempts.", unit="seconds", least=0.05)
     session_expiry: float = setting(7 * 86400.0, "How long the broker keeps answers (MQTT 5).", unit="seconds", most=2**32 - 2)
     resend: float = setting(30.0, "Pause before an update without a receipt goes again; it doubles.", unit="seconds", least=0.05)

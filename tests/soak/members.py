@@ -89,8 +89,8 @@ class Board:
         if not self.online:
             self.turn()
         elif now >= self.again:
-            if not self.welcomed:
-                self._say(*self.device.hello())
+            if not self.welcomed or any(self.told[v].stored for v in self.device.waiting):
+                self._say(*self.device.hello())  # the last word on a version may have been lost: the welcome has it
             self._handed.clear()
             self._put_off(now)
             self.send()
@@ -133,20 +133,36 @@ class Board:
     def _hear(self, record: records.Record) -> None:
         device, now = self.device, time.monotonic()
         if isinstance(record, Receipt) and record.version in self.told:
-            told = self.told[record.version]
-            if record.level is Level.REFUSED:
-                self.refused.append(record.reason)
-            if record.level is Level.VERIFIED:
-                told.verified = told.verified or now
-            told.stored = told.stored or now
-            self._resend.reset()
-            self._put_off(now)
+            self._take_receipt(record, now)
         device.hear(record)
         if isinstance(record, Welcome) and record.state == device.state_id:
             if record.status == "challenge":
                 self._say(*device.hello())
             self.welcomed = self.welcomed or record.status == "ok"
+            head = device.made.get(record.head_version)
+            if record.status == "ok" and record.epoch == device.epoch and head is not None and head.commit == record.head:
+                self._mark(record.head_version, record.verified, now)  # a receipt may have been lost: a welcome stands in for it
         self.send()
+
+    def _take_receipt(self, r: Receipt, now: float) -> None:
+        if r.level is Level.REFUSED:
+            self.refused.append(r.reason)
+        sent = self.device.made[r.version]
+        if sent.commit != r.commit or r.level is Level.REFUSED:
+            return
+        # One receipt speaks for all that the update rests on.
+        self._mark(r.version, r.version if r.level is Level.VERIFIED else 0, now)
+        self._resend.reset()
+        self._put_off(now)
+
+    def _mark(self, stored: int, verified: int, now: float) -> None:
+        """Take the centre's word that it has all up to `stored`, and has proven all up to `verified`."""
+        for version, told in self.told.items():
+            if version <= stored:
+                told.stored = told.stored or now
+            if version <= verified:
+                told.verified = told.verified or now
+                self.device.waiting.pop(version, None)
 
     def _say(self, topic: str, data: bytes) -> None:
         try:
@@ -191,11 +207,11 @@ def made(crowd: list[Board]) -> dict[str, Any]:
     """Return all that each board has made: version, commit, root and SHA-256 of its file, in hex, and whether it heard the last word."""
     return {
         b.device.name: [
-            [sent.version, sent.commit.hex(), sent.root.hex(), sent.file_sha256.hex(), "verified" if b.told[sent.version].verified else "sent"]
-            for sent in b.device.made.values()
+            [s.version, s.commit.hex(), s.root.hex(), s.file_sha256.hex(), "verified" if b.told[s.version].verified else "sent"]
+            for s in b.device.made.values()
         ]
         for b in crowd
-    }  # fmt: skip
+    }
 
 
 def main(folder: Path, first: int, count: int) -> None:
