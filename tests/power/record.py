@@ -48,7 +48,7 @@ $B mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=262144 host
 $B mount -t tmpfs tmp /up; $B mkdir /up/u /up/w
 $B mount -t overlay -o lowerdir=/host,upperdir=/up/u,workdir=/up/w over /root || echo no overlay
 for d in proc sys dev tmp; do $B mkdir -p /root/$d; done
-$B mount -t proc proc /root/proc; $B mount -t sysfs sys /root/sys; $B mount -t devtmpfs dev /root/dev; $B mount -t tmpfs tmp /root/tmp
+$B mount -t proc proc /root/proc; $B mount -t sysfs sys /root/sys; $B mount -t devtmpfs dev /root/dev
 $B mkdir -p /root/dev/shm /root/disks/board /root/disks/centre; $B mount -t tmpfs tmp /root/dev/shm
 $B ifconfig lo 127.0.0.1 up
 $B mount -t ext4 /dev/vda /root/disks/board || echo no board
