@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -31,7 +31,7 @@ from packaging.requirements import Requirement
 
 from tests.house.pages import ROOT
 from tests.release import facts
-from tests.release.constraints import DEPLOYMENTS, Deployment, Pin, of_name, pins, requirements
+from tests.release.constraints import DEPLOYMENTS, Deployment, Pin, of_name, pins, requirements, worlds
 
 NAME = uuid.UUID("6f1f7d0e-3c51-5d0b-9a39-0f2c1a1f5e16")  # the name space of our bills
 
@@ -61,14 +61,16 @@ def bill(deployment: Deployment, wheel: Path, site: Path, at: int) -> str:
     pinned = pins(deployment.path)
     released = _released(deployment, wheel)
     parts = {pin: _component(pin, installed.get(pin.name)) for pin in pinned}
-    bom = Bom(components=[*parts.values(), _kernels()])
+    kernels = _kernels()
+    bom = Bom(components=[*parts.values(), kernels])
     bom.metadata.timestamp = datetime.fromtimestamp(at, timezone.utc)
     bom.metadata.component = released
     by_name = of_name(pinned)
-    bom.register_dependency(released, [parts[pin] for name in _asked(requirements(*deployment.extras)) for pin in by_name.get(name, ())])
+    asked = _asked(requirements(*deployment.extras), deployment)
+    bom.register_dependency(released, [kernels, *(parts[pin] for name in asked for pin in by_name.get(name, ()))])
     for pin, part in parts.items():
         dist = installed.get(pin.name)
-        needs = _asked(dist.requires or []) if dist is not None else ()
+        needs = _asked(dist.requires or [], deployment) if dist is not None else ()
         bom.register_dependency(part, [parts[other] for name in needs for other in by_name.get(name, ())])
     bom.serial_number = uuid.UUID(int=0)
     bom.serial_number = uuid.uuid5(NAME, JsonV1Dot6(bom).output_as_string(indent=1))
@@ -125,10 +127,10 @@ def _license_text(dist: Distribution) -> str:
     return str(dist.metadata.get("License-Expression") or (old if 0 < len(old) < 60 and "\n" not in old else " / ".join(named)))
 
 
-def _asked(lines: Sequence[str]) -> Iterator[str]:
-    """Yield the names of those requirements that hold in this environment, each once."""
-    names = {_plain(one.name) for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate({"extra": ""})}
-    yield from sorted(names)
+def _asked(lines: Sequence[str], deployment: Deployment) -> list[str]:
+    """Return the names of those requirements that hold on some Python and processor of a deployment, each once."""
+    there = worlds(deployment)
+    return sorted({_plain(one.name) for one in map(Requirement, lines) if not one.marker or any(map(one.marker.evaluate, there))})
 
 
 def _plain(name: str) -> str:

@@ -15,7 +15,7 @@ from tests.release.place import NotReleasable, Place, empty, environment, instal
 
 BILLS = {"edge-litert": "agent-litert", "edge-tflite": "agent-tflite", "cloud": "cloud"}  # of each deployment with a bill of its own
 BOARDS = {("edge-armv7", "armv7l")} | {(name, machine) for name in BILLS for machine in ("x86_64", "aarch64")}  # wheels are for these
-GLIBC = ("_2_36", "_2_35", "_2_34", "_2_31", "_2_28", "_2_27", "_2_17", "2014")  # Debian 12's and older; pip takes those that it is told of alone
+GLIBC = ("_2_36", "_2_35", "_2_34", "_2_31", "_2_28", "_2_27", "_2_17", "2014")  # pip takes those that it is told of alone
 
 
 def what_is_pinned(place: Place) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("door", "chaos", "crowd")
+PARTS: tuple[str, ...] = ("door", "chaos", "crowd", "blocks")
 
 
 def measure(full: bool) -> Figures:
