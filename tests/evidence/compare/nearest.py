@@ -186,7 +186,8 @@ def _recall(integers: NDArray[np.int32], sketches: NDArray[np.int32], who: list[
 def _squares(asked: NDArray[np.float64], some: NDArray[np.int32]) -> NDArray[np.float64]:
     """Return the squared distances, whole numbers below 2^53 and so exact: [asked, some]."""
     others = some.astype(np.float64)
-    return (asked**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * asked @ others.T
+    norms = [np.einsum("ij,ij->i", q, q) for q in (asked, others)]  # without a copy as large as all that is asked about
+    return norms[0][:, None] + norms[1][None] - 2 * (asked @ others.T)
 
 
 def _hits(exact: NDArray[np.float64], sketches: NDArray[np.int32], queries: NDArray[np.int64], who: list[tuple[str, str]]) -> Recall:
