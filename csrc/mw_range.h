@@ -183,7 +183,8 @@ MW_INLINE uint32_t mw_code_rare(mw_coder *c, mw_bit *p, uint32_t bit, const int 
     c->low += bound;
   c->range -= bound;
   mw_learn(p, 1);
-  mw_move_on(c, reading);
+  /* Counted out magnitudes and lengths are long runs of ones that are all but certain: most of them move nothing on. */
+  if (c->range < MW_RANGE_TOP) mw_move_on(c, reading);
   return 1;
 }
 

@@ -23,6 +23,7 @@ from modelwire.wire import cbor
 from .audit import tampering
 from .comparisons import Comparisons
 from .feasibility import fitness
+from .probes import running
 from .registry import LineageRow, SqliteStore, Status, VersionRow, open_registry
 from .searching import nearest
 from .versions import cards, comparing, listing, materialise, naming
@@ -59,6 +60,7 @@ class Registry(_Handle, Comparisons):
         self._store = store
         self._bases = materialise.LoadedBases(store)
         self._recent = nearest.Recent()
+        self._spare = running.Spare()
         self._closed = False
 
     @property
@@ -108,6 +110,7 @@ class Registry(_Handle, Comparisons):
 
     def close(self) -> None:
         self._closed = True
+        self._spare.close()
         self._store.close()
 
     def __enter__(self) -> Registry:

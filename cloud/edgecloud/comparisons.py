@@ -17,7 +17,7 @@ from .bias import helping
 from .bias.helping import Scored
 from .feasibility import matrix, ranking
 from .merging import parents
-from .probes import agreeing, intermediates, sets
+from .probes import agreeing, intermediates, running, sets
 from .probes.comparing import layers_apart
 from .probes.intermediates import VersionSeen
 from .registry import SqliteStore
@@ -38,6 +38,7 @@ class Comparisons:
     _store: SqliteStore
     _bases: materialise.LoadedBases
     _recent: nearest.Recent
+    _spare: running.Spare
 
     def probes(self) -> Listing:
         """Return a row a probe set."""
@@ -187,7 +188,7 @@ class Comparisons:
             raise BadArgument(reason=f"count is {count}", fix="a whole number above 0: how many models of others are told")
         of, probe = matrix.choose(self._store, model if lineage is None else lineage.model, on)
         asked = sets.context_name(sets.parse_context(context))
-        found = ranking.rank(self._store, of, probe, device=lineage, context=asked, count=count)
+        found = ranking.rank(self._store, of, probe, device=lineage, context=asked, count=count, bases=self._bases, spare=self._spare)
         columns = ("name", "role", "device", "score", "low", "high", "rows", "p_no_better_than_base", "data_apart", "hardware")
         rows = (
             {"name": one.name, "role": one.role, "device": one.device, "score": one.score.value, "low": one.score.low,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import hashlib
 import json
 import shutil
 import tempfile
@@ -15,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from edgecloud.registry import SqliteStore, open_registry
-from edgecloud.registry.sqlite import schema
 from edgecommon.runtime import RuntimeModel
 from modelwire.cards.card import Card
 from modelwire.lattice.snap import snap, training_start
 from modelwire.update.sections import Kind
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.device import Base, ScriptedDevice
+from tests.edgecloud.kept import name_of
 from tests.stock import ROOT, runtime
 from tests.worlds import MODELS, Rng, model_file
 
@@ -121,11 +120,10 @@ def _cars(plan: Plan) -> dict[str, _Car]:
 
 @functools.cache
 def _kept(plan: Plan) -> Path:
-    """Return the folder that holds the fleet, made by whoever comes first. Another text of these modules is another fleet."""
+    """Return the folder that holds the fleet, made by whoever comes first. Another text of what makes it is another fleet."""
     here = Path(__file__).parent
-    text = b"".join((here / name).read_bytes() for name in ("worlds.py", "fleet.py")) + model_file(MODEL)
-    said = json.dumps([asdict(plan), schema.SCHEMA], sort_keys=True).encode()
-    folder = KEPT / hashlib.sha256(text + said).hexdigest()[:16]
+    said = model_file(MODEL) + json.dumps(asdict(plan), sort_keys=True).encode()
+    folder = KEPT / name_of([here / "worlds.py", here / "fleet.py"], said)
     KEPT.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

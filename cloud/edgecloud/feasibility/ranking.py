@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecloud.probes import sets
+from edgecloud.probes import running, sets
 from edgecloud.registry import LineageRow, ProbeRow, Store, VersionRow
 from edgecloud.versions import materialise, naming
 from modelwire.cards.card import Card
@@ -98,16 +98,18 @@ def rank(
     context: str = "",
     count: int = 10,
     progress: scoring.Progress | None = None,
+    bases: materialise.LoadedBases | None = None,
+    spare: running.Spare | None = None,
 ) -> Ranking:
     """Return the models that do best for a device, by the contexts and labels of its cards, or in a context.
 
     Models are chosen and put in order on one half of the rows; score, interval and test are of the other half, so that the best of many
     does not look better than it is. Raises BadArgument where nobody has the context, nothing is known of the device's world, or the rows
-    have no labels; RuntimeUnusable where no runtime works.
+    have no labels; RuntimeUnusable where no runtime works. bases, spare: of this store, where several questions share them.
     """
     if device is not None and context:
         raise BadArgument(reason="feasible asks for one device or one context", fix="ask for the device, or for the context, alone")
-    probes, bases = sets.load(store, probe), materialise.LoadedBases(store)
+    probes, bases = sets.load(store, probe), bases if bases is not None else materialise.LoadedBases(store)
     if probes.y is None:
         raise BadArgument(reason=f"the rows of {probe.name!r} have no labels", fix="edgecloud probes add NAME FILE.npz, with an array y")
     card = None if device is None else _card_of(store, device)
@@ -120,7 +122,7 @@ def rank(
     left_out = [one.name for one in found if one.version is not None and one.version.id in unfit and one.role == OTHER]
     others = [one for one in found if one.role == OTHER and one.name not in left_out]
     fixed = [one for one in found if one.role != OTHER]
-    work = _Work(store, probes, bases, rows, probe.digest)
+    work = _Work(store, probes, bases, rows, probe.digest, spare)
     distances = _distances(others, card, context)
     by_cards = [others[i] for i in shortlisting.nearest(distances, BY_CARDS)]
     by_pilot = work.pilot(by_cards) if len(by_cards) > BY_PILOT else by_cards
@@ -140,8 +142,11 @@ def rank(
 class _Work:
     """Scores candidates on the rows that were asked for."""
 
-    def __init__(self, store: Store, probes: sets.ProbeSet, bases: materialise.LoadedBases, rows: WeightedRows, digest: bytes) -> None:
-        self.store, self.probes, self.bases, self.rows = store, probes, bases, rows
+    def __init__(
+        self, store: Store, probes: sets.ProbeSet, bases: materialise.LoadedBases, rows: WeightedRows, digest: bytes,
+        spare: running.Spare | None,
+    ) -> None:  # fmt: skip
+        self.store, self.probes, self.bases, self.rows, self.spare = store, probes, bases, rows, spare
         self.seed = hashlib.sha256(b"edgecloud feasible" + digest + rows.rows.tobytes()).digest()
         self.choosing, self.judging = shortlisting.halves(rows, self.seed)
 
@@ -151,14 +156,15 @@ class _Work:
         rng = np.random.default_rng(np.frombuffer(self.seed, np.uint8))
         share = self.rows.weights[own] / self.rows.weights[own].sum()
         some = np.sort(rng.choice(own, min(PILOT, len(own)), replace=False, p=share))
-        scores = scoring.score(self.store, [one.subject for one in candidates], self.probes, self.rows.rows[some], bases=self.bases)
+        subjects, few = [one.subject for one in candidates], self.rows.rows[some]
+        scores = scoring.score(self.store, subjects, self.probes, few, bases=self.bases, spare=self.spare)
         value = scores.right.mean(1) if scores.right is not None else -np.nan_to_num(scores.loss, nan=np.inf).mean(1)
         keep = shortlisting.nearest([np.inf if i in scores.failed else -float(v) for i, v in enumerate(value)], BY_PILOT)
         return [candidates[i] for i in keep]
 
     def judge(self, candidates: Sequence[_Candidate], progress: scoring.Progress | None) -> scoring.Scores:
         subjects = [one.subject for one in candidates]
-        return scoring.score(self.store, subjects, self.probes, self.rows.rows, bases=self.bases, progress=progress)
+        return scoring.score(self.store, subjects, self.probes, self.rows.rows, bases=self.bases, progress=progress, spare=self.spare)
 
     def value(self, scores: scoring.Scores, place: int) -> F64:
         """Return a score a row, larger is better: 1 where it is right, or the loss turned round."""

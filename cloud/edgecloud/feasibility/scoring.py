@@ -6,8 +6,10 @@ The scores are the interpreter's: where rounding could decide which output is th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -25,6 +27,7 @@ from . import products, tails
 Rows: TypeAlias = NDArray[np.int64]
 Progress: TypeAlias = Callable[[int, int], None]
 SMALLEST = 1e-7  # a probability below this counts as this, as on the board
+FILES = 2  # that stay parsed for the next question about them
 SECONDS_A_ROW = 0.1  # that a model may take, beyond what the first rows may
 
 
@@ -65,12 +68,14 @@ def score(
     *,
     bases: materialise.LoadedBases | None = None,
     progress: Progress | None = None,
+    spare: running.Spare | None = None,
 ) -> Scores:
     """Return how versions do on rows of a probe set.
 
     versions: rows of the registry, or commits of bases that are to be scored themselves. rows: numbers of rows; all by default.
-    progress: told versions rebuilt and all. Raises ShapeMismatch for probes that a model can't take, RuntimeUnusable where no runtime
-    works. A version that can't be rebuilt or run is a reason in `failed`, not the end of the others.
+    progress: told versions rebuilt and all. spare: where several questions share a process. Raises ShapeMismatch for probes that a model
+    can't take, RuntimeUnusable where no runtime works. A version that can't be rebuilt or run is a reason in `failed`, not the end of the
+    others.
     """
     bases = materialise.LoadedBases(store) if bases is None else bases
     x, y = np.asarray(probes.x, np.float32), probes.y
@@ -84,7 +89,7 @@ def score(
         if progress is not None:
             progress(done + 1, len(versions))
     for commit, candidates in groups.items():
-        Judge(bases[commit], x, wanted).judge(candidates, out)
+        Judge(bases[commit], x, wanted, spare).judge(candidates, out)
     return out
 
 
@@ -118,8 +123,10 @@ def empty(versions: int, wanted: NDArray[np.generic]) -> Scores:
 class Judge:
     """Scores versions of one base on rows."""
 
-    def __init__(self, base: materialise.LoadedBase, x: F32, wanted: NDArray[np.generic]) -> None:
-        self.base, self.x, self.wanted = base, x, wanted
+    def __init__(
+        self, base: materialise.LoadedBase, x: F32, wanted: NDArray[np.generic], spare: running.Spare | None = None
+    ) -> None:  # fmt: skip
+        self.base, self.x, self.wanted, self.spare = base, x, wanted, spare
         self.named = {spec.name: held.reshape(spec.shape) for spec, held in zip(base.manifest.schema.tensors, base.weights, strict=True)}
 
     def judge(self, candidates: Sequence[Contender], out: Scores) -> None:
@@ -128,22 +135,22 @@ class Judge:
         cuts = [self._cut(tail) for tail, _ in groups]
         # What is to be run follows from what has come of the models before it: one process runs all of them, one after the other.
         waiting = deque([*(cut for cut in cuts if cut is not None), *([self._model(Contender(-1, {}))] if groups else [])])
-        runs = self._run(waiting)
-        features = [None if cut is None else next(runs) for cut in cuts]
-        base, again = next(runs) if groups else None, list[tuple[Contender, Rows]]()
-        for (tail, together), run in zip(groups, features, strict=True):
-            given = self.x if tail.cut is None else run.output if run is not None and not run.reason else None
-            flat = None if given is None else given.reshape(len(self.x), -1)
-            if flat is None or base is None or base.output is None or not self._believed(tail, flat, base.output):
-                alone += together
-            else:
-                again += self._shared(tail, flat, together, out)
-        for one in alone:
-            waiting.append(self._model(one))
-            self._alone(one, next(runs), out)
-        for one, rows in again:
-            waiting.append(self._model(one, rows))
-            self._again(one, rows, next(runs), out)
+        with closing(self._run(waiting)) as runs:
+            features = [None if cut is None else next(runs) for cut in cuts]
+            base, again = next(runs) if groups else None, list[tuple[Contender, Rows]]()
+            for (tail, together), run in zip(groups, features, strict=True):
+                given = self.x if tail.cut is None else run.output if run is not None and not run.reason else None
+                flat = None if given is None else given.reshape(len(self.x), -1)
+                if flat is None or base is None or base.output is None or not self._believed(tail, flat, base.output):
+                    alone += together
+                else:
+                    again += self._shared(tail, flat, together, out)
+            for one in alone:
+                waiting.append(self._model(one))
+                self._alone(one, next(runs), out)
+            for one, rows in again:
+                waiting.append(self._model(one, rows))
+                self._again(one, rows, next(runs), out)
 
     def _grouped(self, candidates: Sequence[Contender]) -> tuple[list[tuple[tails.Tail, list[Contender]]], list[Contender]]:
         """Return the candidates that may share a pass, by where their tails begin, and the others."""
@@ -153,7 +160,7 @@ class Judge:
         for one in candidates:
             names = frozenset(one.differing)
             if names not in found:
-                found[names] = tails.tail_of(self.base.file.data, names) if names and self.base.file.head is None else None
+                found[names] = _tail_of(self.base.file.data, names) if names and self.base.file.head is None else None
             tail = found[names]
             if tail is None or (tail.cut is None and len(tail.layers) > 1):  # nothing that a pass could share
                 alone.append(one)
@@ -162,21 +169,21 @@ class Judge:
         alone += [one for _, together in groups.values() if len(together) == 1 for one in together]
         return [group for group in groups.values() if len(group[1]) > 1], alone
 
-    def _run(self, waiting: deque[running.Runnable]) -> Iterator[running.ModelRun]:
+    def _run(self, waiting: deque[running.Runnable]) -> Generator[running.ModelRun, None, None]:
         def models() -> Iterator[running.Runnable]:
             while waiting:
                 yield waiting.popleft()
 
         limits = running.RunLimits(seconds=max(running.RunLimits().seconds, SECONDS_A_ROW * len(self.x)))
-        return running.outputs(models(), self.x, batches=True, limits=limits)
+        spare = None if self.spare is None else (self.spare, self.base.manifest.commit)
+        return running.outputs(models(), self.x, batches=True, limits=limits, spare=spare)
 
     def _model(self, one: Contender, rows: Rows | None = None) -> running.Runnable:
         return running.Runnable(f"candidate {one.place}", self.base.file, {**self.named, **one.differing}, rows=rows)
 
     def _cut(self, tail: tails.Tail) -> running.Runnable | None:
         """Return what gives the features of a tail; None where they are the rows themselves, or the file can't be cut."""
-        file = tails.cut_file(self.base.file.data, tail) if tail.cut is not None else None
-        return None if file is None else replace(running.of_file("backbone", file), signature=tail.signature)
+        return None if tail.cut is None else _backbone_of(self.base.file.data, tail)
 
     def _alone(self, one: Contender, run: running.ModelRun, out: Scores) -> None:
         if run.output is None:
@@ -276,6 +283,18 @@ class Judge:
         out.loss[place, at] = np.where(finite, loss, np.nan)
         if right is not None and out.right is not None:
             out.right[place, at] = right & finite
+
+
+@lru_cache(maxsize=FILES)
+def _tail_of(file: bytes, names: frozenset[str]) -> tails.Tail | None:
+    return tails.tail_of(file, names)
+
+
+@lru_cache(maxsize=FILES)
+def _backbone_of(file: bytes, tail: tails.Tail) -> running.Runnable | None:
+    """Return a file that is cut in front of a tail, as a model to run."""
+    cut = tails.cut_file(file, tail)
+    return None if cut is None else replace(running.of_file("backbone", cut), signature=tail.signature)
 
 
 def judged(values: F32, wanted: NDArray[np.generic]) -> tuple[NDArray[np.bool_] | None, F32]:

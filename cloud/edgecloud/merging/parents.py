@@ -158,7 +158,8 @@ class BaseOrigin:
 
     def __str__(self) -> str:
         rule = {MEAN: "the mean", WEIGHTED: "the weighted mean"}[self.merge.rule]
-        gone = f", {self.erased} of them of devices that were erased" if self.erased else ""
+        of = "all" if not self.parents else self.erased
+        gone = f", {of} of them of devices that were erased" if self.erased else ""
         return f"{rule} of {self.merge.versions} versions of {self.base}{gone}"
 
 

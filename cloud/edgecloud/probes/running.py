@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -33,6 +33,7 @@ from . import framing
 ANSWER_MAX = 1024 * MIB  # bytes of what one version gives
 STARTS = 60.0  # seconds for the process and its runtime to be there
 CHILD = "edgecloud.probes.child"
+RESTS = 60.0  # seconds that a spare process waits for another run before it ends by itself
 NOT_FINITE = "it gives numbers that are not finite"
 
 
@@ -99,18 +100,75 @@ def of_place(store: Store, place: naming.Place, bases: materialise.LoadedBases) 
     return Runnable(str(place), base.file, state.named(), "", time.perf_counter() - started)
 
 
+class Spare:
+    """A process that one run leaves behind for the next of the same base, since half of a short run is its start. For one thread.
+
+    Only what ran that base alone, by the same limits, and went wrong in nothing is taken again: a model of another base is run in a process
+    that has seen none. It ends with `close` or a `with` statement, with this program, or after a minute without work.
+    """
+
+    def __init__(self) -> None:
+        self._left: tuple[tuple[object, ...], _Process] | None = None
+
+    def __enter__(self) -> Spare:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, where one waits."""
+        left, self._left = self._left, None
+        if left is not None:
+            left[1].close()
+
+    def take(self, key: tuple[object, ...], x: F32) -> _Process | None:
+        """Return the process that a run of this key has left, given other rows; None where there is none, or it has ended."""
+        left, self._left = self._left, None
+        if left is None:
+            return None
+        if left[0] == key and left[1].resume(x):
+            return left[1]
+        left[1].close()
+        return None
+
+    def leave(self, key: tuple[object, ...], process: _Process) -> None:
+        """Keep a process for the next run; one in which something went wrong is ended."""
+        self.close()
+        if process.rest():
+            self._left = key, process
+        else:
+            process.close()
+
+
 def outputs(
-    models: Iterable[Runnable], x: F32, *, layers: bool = False, pool: bool = False, batches: bool = False, limits: RunLimits | None = None
-) -> Iterator[ModelRun]:
+    models: Iterable[Runnable], x: F32, *, layers: bool = False, pool: bool = False, batches: bool = False, limits: RunLimits | None = None,
+    spare: tuple[Spare, bytes] | None = None,
+) -> Generator[ModelRun, None, None]:  # fmt: skip
     """Yield what each model gives for the rows x, in order; a model that fails, crashes or takes too long yields its reason.
 
     x: float32 [n, ...], rows as the models take them. layers: by plain kernels, what each layer gave, too; pool: of a layer with rows and
     columns, their mean alone. batches: by `eval`, where a base has it, else one row at a time by `infer`.
     Give models of one base behind each other: they share an interpreter. Raises RuntimeUnusable.
+    spare: where a process is taken from and left, and the commit of the one base that all these models are of.
     """
-    with _Process(np.ascontiguousarray(x, np.float32), layers, pool, batches, limits or RunLimits()) as process:
+    limits, x = limits or RunLimits(), np.ascontiguousarray(x, np.float32)
+    key = (limits, layers, pool, batches, spare[1] if spare is not None else b"")
+    process = spare[0].take(key, x) if spare is not None else None
+    if process is None:
+        process = _Process(x, layers, pool, batches, limits)
+    between = True  # two models: nothing is under way in it
+    try:
         for model in models:
-            yield process.run(model)
+            between = False
+            run = process.run(model)
+            between = True
+            yield run
+    finally:
+        if spare is not None and between:
+            spare[0].leave(key, process)
+        else:
+            process.close()
 
 
 def key_of(runnable: Runnable) -> bytes:
@@ -135,12 +193,27 @@ class _Process:
         self._runtime, self._delegate = "", ""
         self._open: tuple[TrainableFile, bytes] | None = None  # the base whose interpreter is there, and its key
 
-    def __enter__(self) -> _Process:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
         self._stop()  # how it ended is nobody's question, and where the program ends, what it complained of is gone already
         self._folder.cleanup()
+
+    def rest(self) -> bool:
+        """Let it wait for other rows, and return whether it does: it is there, and nothing went wrong in it."""
+        if self._child is None:
+            return False
+        return self._answers(lambda until: self._ask({"do": "rest", "seconds": RESTS}, b"", until))
+
+    def resume(self, x: F32) -> bool:
+        """Give it other rows, and return whether it is still there and has taken them."""
+        self._x = x
+        return self._child is not None and self._child.poll() is None and self._answers(self._tell_rows)
+
+    def _answers(self, asking: Callable[[float], object]) -> bool:
+        try:
+            asking(time.monotonic() + STARTS)
+        except (framing.LateError, framing.ChannelEndedError):
+            return False
+        return True
 
     def run(self, model: Runnable) -> ModelRun:
         if model.base is None or model.reason:
@@ -222,6 +295,9 @@ class _Process:
         if "no_runtime" in head:
             raise RuntimeUnusable(reason=str(head["no_runtime"]))
         self._runtime = str(head.get("runtime", ""))
+        self._tell_rows(until)
+
+    def _tell_rows(self, until: float) -> None:
         self._ask({"do": "rows", "shape": list(self._x.shape)}, self._x.tobytes(), until)
 
     def _end(self, *, late: bool = False) -> str:

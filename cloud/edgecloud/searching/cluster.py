@@ -125,8 +125,10 @@ class _OnBase:
 def _of_model(store: Store, model: str | None) -> list[LineageRow]:
     every = store.lineages.all()
     models = sorted({one.model for one in every})
-    if not every or (model is not None and model not in models):
-        raise UnknownVersion(name=f"a model {model!r} of the fleet" if model else "any model of a device")
+    if not every:
+        raise BadArgument(reason="no device has a model yet", fix="edgecloud devices lists what devices have")
+    if model is not None and model not in models:
+        raise UnknownVersion(name=f"a model {model!r} of the fleet")
     if model is None and len(models) > 1:
         raise AmbiguousName(device="the fleet", models=", ".join(models), example=f"--model {models[0]}")
     return [one for one in every if model in (None, one.model)]

@@ -198,8 +198,8 @@ def rebuild(
     require_served(lineage, version)
     squashed.require_held(store, lineage, version)
     avoid = set() if avoid is None else avoid
-    rates, first, hurry = route.rates_of(store), None, True
-    while (way := begun.way if begun is not None else route.find(store, version, rates, avoid)) is not None:
+    first, hurry = None, True
+    while (way := begun.way if begun is not None else route.find(store, version, route.rates_of(store), avoid)) is not None:
         broken, kept = _Place(), begun.kept if begun is not None else None
         begun = None
         state = bases[version.base if isinstance(way.start, int) else way.start].state()  # a lost base can't be gone around

@@ -19,6 +19,7 @@ INVERTIBLE = ("delta", "exact")
 ROWS = 32  # read at first; then more each time, as the way turns out to be long
 ROWS_MAX = 4096
 FORK = 3  # rows that tell whether a version on the way up has other children
+FORKS = 12  # versions on the way up of which that is asked at once
 
 Node: TypeAlias = int | bytes  # a version's id, or the commit of a base
 Part: TypeAlias = tuple[str, int]  # what a way was found to be broken at: ("state" | "forward" | "back", version id)
@@ -128,22 +129,39 @@ class _Tree:
 
     def children(self, version_id: int, far: bool) -> list[VersionLink]:
         """Return what was built on a version and takes back to it. far: read those behind them, too; else a fork is looked for."""
+        if version_id not in self._below and not far:
+            top = self._above(version_id)
+            if top != version_id:
+                self._read_below(top, 2 * FORKS)
         if version_id not in self._below:
             limit = self._down if far else FORK
-            found = self._store.states.below(version_id, limit)
-            full = len(found) >= limit
             if far:
                 self._down = min(ROWS_MAX, 4 * self._down)
-            order = [version_id, *(one.id for one in found)]  # the nearest first, all children of one before those of the next
-            lists: dict[int, list[VersionLink]] = {one: [] for one in order}
-            for one in found:
-                self._links.setdefault(one.id, one)
-                lists[one.parent_id or 0].append(one)
-            if full:  # of the last parent, and of those behind it, not all children were read
-                whole = max(1, order.index(found[-1].parent_id or 0))
-                lists = {one: lists[one] for one in order[:whole]}
-            self._below.update(lists)
+            self._read_below(version_id, limit)
         return self._below[version_id]
+
+    def _above(self, version_id: int) -> int:
+        """Return the version farthest above one that is known and was not asked about, a few steps up at most."""
+        for _ in range(FORKS):
+            link = self._links.get(version_id)
+            parent = None if link is None else link.parent_id
+            if parent is None or parent not in self._links or parent in self._below:
+                break
+            version_id = parent
+        return version_id
+
+    def _read_below(self, version_id: int, limit: int) -> None:
+        """Read what was built on a version, and on those, until so many are read."""
+        found = self._store.states.below(version_id, limit)
+        order = [version_id, *(one.id for one in found)]  # the nearest first, all children of one before those of the next
+        lists: dict[int, list[VersionLink]] = {one: [] for one in order}
+        for one in found:
+            self._links.setdefault(one.id, one)
+            lists[one.parent_id or 0].append(one)
+        if len(found) >= limit:  # of the last parent, and of those behind it, not all children were read
+            whole = max(1, order.index(found[-1].parent_id or 0))
+            lists = {one: lists[one] for one in order[:whole]}
+        self._below.update((one, some) for one, some in lists.items() if one not in self._below)
 
 
 class _Search:

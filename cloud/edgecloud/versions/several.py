@@ -32,7 +32,7 @@ def each(
     by_lineage: dict[int, list[VersionRow]] = {}
     for version in versions:
         by_lineage.setdefault(version.lineage, []).append(version)
-    cores = max(1, min(4, len(os.sched_getaffinity(0))))
+    cores, rates = max(1, min(4, len(os.sched_getaffinity(0)))), route.rates_of(store)
     pool = ThreadPoolExecutor(cores, thread_name_prefix="edgecloud-decode")
     try:
         begun = deque[tuple[list[VersionRow], materialise.Begun | None]]()
@@ -40,7 +40,7 @@ def each(
         while True:
             while len(begun) < _at_once(begun, bases, cores) and (group := next(left, None)) is not None:
                 group.sort(key=lambda one: one.version)
-                begun.append((group, _begin(store, group[0], bases, pool)))
+                begun.append((group, _begin(store, group[0], bases, pool, rates)))
             if not begun:
                 return
             yield from _Walk(store, bases, *begun.popleft()).run()
@@ -57,11 +57,11 @@ def _at_once(begun: Sequence[tuple[list[VersionRow], materialise.Begun | None]],
 
 
 def _begin(
-    store: Store, version: VersionRow, bases: materialise.LoadedBases, pool: ThreadPoolExecutor
+    store: Store, version: VersionRow, bases: materialise.LoadedBases, pool: ThreadPoolExecutor, rates: route.Rates
 ) -> materialise.Begun | None:  # fmt: skip
     """Return a rebuild whose kept state is being decoded; None where `rebuild` is to begin by itself, and to say what is wrong."""
     try:
-        way = route.find(store, version, route.rates_of(store))
+        way = route.find(store, version, rates)
         if way is None or not isinstance(way.start, int):
             return None if way is None else materialise.Begun(way, None)
         row, data = store.versions.by_id(way.start), store.states.get(way.start)

@@ -1,7 +1,8 @@
 """Kept states: what is written of a version's state, and what is read back. A snapshot that no device has signed, and no version.
 
-All of Q against the base, coded as a snapshot's sections are, with the header that the version has. Derived from the containers, so it may
-be lost; whoever reads one proves digest, header and fingerprint here, and the root of what it comes to.
+All of Q against the base, coded as a snapshot's sections are or, where most weights have moved, as `dense` says, with the header that the
+version has. Derived from the containers, so it may be lost; whoever reads one proves digest, header and fingerprint here, and the root of
+what it comes to.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import struct
 
 from edgecloud.registry import LineageRow, Store, VersionRow
 from modelwire import limits
-from modelwire.errors import ModelWireError, RegistryDamaged, RootMismatch
+from modelwire.errors import ModelWireError, RegistryDamaged, RootMismatch, WrongBase
 from modelwire.lattice.state import ModelState
 from modelwire.update.container import parse_unsigned, unsigned
 from modelwire.update.header import Header
 from modelwire.update.sections import Kind
+
+from . import dense
 
 MADE_AGAIN = "edgecloud compact drops it and makes it again; the version itself is not lost"
 
@@ -27,7 +30,9 @@ def encode(state: ModelState, lineage: LineageRow, version: VersionRow) -> bytes
         Kind.SNAPSHOT, lineage.device, lineage.model, version.epoch, version.version, version.parent, state.manifest.schema.id,
         version.root, state.fingerprint, version.base,
     )  # fmt: skip
-    return unsigned(header, state.snapshot(), state.manifest.schema, limits.LARGE)
+    sections, schema = state.snapshot(), state.manifest.schema
+    usual = unsigned(header, sections, schema, limits.LARGE)
+    return dense.encode(header, sections, schema, len(usual)) or usual
 
 
 def decode(data: bytes, fresh: ModelState, lineage: LineageRow, version: VersionRow, where: object) -> ModelState:
@@ -37,12 +42,17 @@ def decode(data: bytes, fresh: ModelState, lineage: LineageRow, version: Version
     """
     name = f"{lineage}@{version.version}"
     try:
-        kept = parse_unsigned(data, limits.LARGE)
+        kept, sections = dense.decode(data, fresh.manifest.schema) if dense.is_dense(data) else (parse_unsigned(data, limits.LARGE), None)
         header = kept.header
         said = (header.kind, header.device, header.model, header.version, header.root, struct.pack("<QQ", *header.fingerprint))
         if said != (Kind.SNAPSHOT, lineage.device, lineage.model, version.version, version.root, version.fingerprint):
             raise RegistryDamaged(path=where, reason=f"the kept state of {name} is another's", fix=MADE_AGAIN)
-        fresh.apply_container(kept)
+        if sections is None:
+            fresh.apply_container(kept)
+        elif header.base != fresh.manifest.commit:
+            raise WrongBase(what="the kept state", kind="base", expected=fresh.manifest.commit.hex()[:16], got=header.base.hex()[:16])
+        else:
+            fresh.apply(Kind.SNAPSHOT, sections, expect=header.fingerprint)
     except RegistryDamaged:
         raise
     except ModelWireError as error:

@@ -218,6 +218,10 @@ def test_an_erased_parent_leaves_no_row_and_is_counted(fleet: Fleet) -> None:
     assert [one["name"] for one in shown["parents"]] == ["pi-1/digits@2", "pi-3/digits@2"]
     assert "1 of them of devices that were erased" in desk.ok("bases", "show", "merged")
     assert desk.json("verify", "--all")["tampered"] == []
+    desk.ok("erase", "pi-1", "--yes")
+    desk.ok("erase", "pi-3", "--yes")
+    text = desk.ok("bases", "show", "merged")
+    assert "3 versions of digits" in text and "all of them of devices that were erased" in text and not {"parent", "none"} & {*text.split()}
 
 
 def test_the_sign_test_is_the_binomial_sum_and_wilson_holds_the_share() -> None:

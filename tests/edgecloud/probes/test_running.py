@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 
 from edgecloud.probes import framing, running
 from edgecloud.probes.running import RunLimits, Runnable, of_file, outputs
+from modelwire.tensors import F32
 from modelwire.tflite.file import write_weights
 from tests.stock import runtime, stock_file
 
@@ -118,3 +123,71 @@ def test_a_message_that_no_side_sends_ends_the_channel() -> None:
         framing.receive(here, 1 << 20, until=0.0)
     os.close(here)
     os.close(there)
+
+
+def child_of(spare: running.Spare) -> subprocess.Popen[bytes]:
+    """Return the process that waits for the next run."""
+    assert spare._left is not None
+    child = spare._left[1]._child
+    assert child is not None and child.poll() is None
+    return child
+
+
+def output_of(spare: running.Spare, x: F32, scale: float = 1.0, commit: bytes = b"tiny") -> F32:
+    """Return what the net gives in a spare process, held against one of its own."""
+    (run,), (alone,) = (outputs([tiny("a", scale=scale)], x, batches=True, spare=one) for one in ((spare, commit), None))
+    assert run.output is not None and alone.output is not None and np.array_equal(run.output, alone.output), (run, alone)
+    return run.output
+
+
+def test_a_process_is_taken_again_for_other_rows_and_weights_of_its_base_alone() -> None:
+    with running.Spare() as spare:
+        output_of(spare, X)
+        first = child_of(spare)
+        output_of(spare, X[:4] * np.float32(2), scale=3.0)
+        assert child_of(spare) is first
+        output_of(spare, X, commit=b"another")
+        second = child_of(spare)
+        assert second is not first and first.poll() is not None
+        (run,) = outputs([tiny("a")], X, spare=(spare, b"another"))  # run otherwise: one row at a time
+        assert run.output is not None and child_of(spare) is not second
+        last = child_of(spare)
+    assert last.poll() is not None and spare._left is None
+
+
+def test_a_process_that_was_killed_or_has_waited_too_long_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running.Spare() as spare:
+        output_of(spare, X)
+        first = child_of(spare)
+        first.kill()
+        first.wait(20)
+        output_of(spare, X)
+        monkeypatch.setattr(running, "RESTS", 0.05)
+        output_of(spare, X)
+        assert spare._left is not None
+        second = spare._left[1]._child
+        assert second is not None and second.wait(20) == 0 and second is not first
+        output_of(spare, X)
+
+
+def test_a_process_that_ends_while_it_is_told_the_rows_is_replaced() -> None:
+    with running.Spare() as spare:
+        output_of(spare, X)
+        first = child_of(spare)
+        os.kill(first.pid, signal.SIGSTOP)  # so that it is found there, and hears nothing
+        Thread(target=lambda: (os.kill(first.pid, signal.SIGKILL))).start()
+        output_of(spare, X)
+        assert child_of(spare) is not first
+
+
+def test_no_process_is_left_by_a_model_that_ends_it_and_one_is_by_who_stops_between_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "CHILD", "tests.edgecloud.probes.crashing")
+    with running.Spare() as spare:
+        (run,) = outputs([tiny("crash", CRASH)], X, spare=(spare, b"tiny"))
+        assert run.reason and spare._left is None
+        runs = outputs([tiny("good"), tiny("crash", CRASH)], X, spare=(spare, b"tiny"))
+        assert next(runs).output is not None
+        runs.close()
+        child = child_of(spare)
+        (run,) = outputs([tiny("good")], X, spare=(spare, b"tiny"))
+        assert run.output is not None and child_of(spare) is child

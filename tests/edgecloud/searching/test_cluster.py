@@ -14,7 +14,7 @@ from edgecloud.registry import SqliteStore
 from edgecloud.searching import cluster
 from edgecloud.searching.cluster import Clustered
 from modelwire.cards.card import card_of
-from modelwire.errors import AmbiguousName, BadArgument, UnknownVersion
+from modelwire.errors import AmbiguousName, BadArgument
 from tests.edgecloud.centre import Centre, add_base, damage, make_registry
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import Base, ScriptedDevice
@@ -98,7 +98,7 @@ def test_what_is_in_no_cohort_is_said(tmp_path: Path) -> None:
     """A tiny fleet: one silent, one back at its base, one whose newest version is damaged, and two that went their ways."""
     base = Base.of()
     store = make_registry(tmp_path / "fleet.db", base)
-    with pytest.raises(UnknownVersion):
+    with pytest.raises(BadArgument, match="no device has a model yet"):
         cluster.cluster(store)
     centre = Centre(store)
     names = ("silent", "back", "broken", "one", "other")

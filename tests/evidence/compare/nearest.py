@@ -10,7 +10,6 @@ registry through the update path; the larger one by the fixed-order trainer, as 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import statistics
@@ -32,7 +31,6 @@ from edgecloud.audit.signing import sign_end
 from edgecloud.intake.rebuilding import Rebuilder
 from edgecloud.keeping.compacting import Compactor
 from edgecloud.registry import SqliteStore, open_registry
-from edgecloud.registry.sqlite import schema
 from edgecloud.searching import identify, nearest
 from edgecloud.sketches import counting
 from edgecloud.versions import materialise, naming
@@ -48,6 +46,7 @@ from modelwire.update.manifest import Manifest, manifest_for
 from modelwire.update.sections import AnySection, Kind, Section
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.device import Base, ScriptedDevice
+from tests.edgecloud.kept import name_of
 from tests.evidence.centre import rates
 from tests.keys import NO_FILE, RECEIPT
 from tests.planted.worlds import CLASSES, WORLDS, seen
@@ -117,8 +116,7 @@ def _rows(number: int, version: int, n: int) -> tuple[NDArray[np.float32], NDArr
 
 def _kept_registry(devices: int, versions: int) -> Path:
     """Return the folder of a registry with that many chains; it is made once."""
-    mark = hashlib.sha256(Path(__file__).read_bytes() + bytes([schema.SCHEMA])).hexdigest()[:12]
-    folder = KEPT / f"chains-{devices}x{versions}-{mark}"
+    folder = KEPT / f"chains-{devices}x{versions}-{name_of([Path(__file__)])}"
     if not folder.exists():
         KEPT.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix="making-", dir=KEPT))
@@ -188,7 +186,8 @@ def _recall(integers: NDArray[np.int32], sketches: NDArray[np.int32], who: list[
 def _squares(asked: NDArray[np.float64], some: NDArray[np.int32]) -> NDArray[np.float64]:
     """Return the squared distances, whole numbers below 2^53 and so exact: [asked, some]."""
     others = some.astype(np.float64)
-    return (asked**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * asked @ others.T
+    norms = [np.einsum("ij,ij->i", q, q) for q in (asked, others)]  # without a copy as large as all that is asked about
+    return norms[0][:, None] + norms[1][None] - 2 * (asked @ others.T)
 
 
 def _hits(exact: NDArray[np.float64], sketches: NDArray[np.int32], queries: NDArray[np.int64], who: list[tuple[str, str]]) -> Recall:

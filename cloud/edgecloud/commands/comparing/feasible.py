@@ -8,7 +8,7 @@ import math
 from edgecloud.feasibility import matrix, ranking
 from edgecloud.feasibility.intervals import Estimate
 from edgecloud.feasibility.ranking import BASE, OTHER, OWN, RankedModel, Ranking
-from edgecloud.probes import sets
+from edgecloud.probes import running, sets
 from edgecloud.versions import naming
 from edgecommon.arguments import never_with, whole
 from edgecommon.printing import Answer
@@ -51,9 +51,11 @@ def run(args: argparse.Namespace) -> Answer:
             named = naming.Name(name.device, name.model or args.model, None)
             lineage = naming.find_lineage(store, named)
         model, probe = matrix.choose(store, args.model if lineage is None else lineage.model, args.on)
-        found = ranking.rank(
-            store, model, probe, device=lineage, context=_context(args.context), count=args.count, progress=progress("models")
-        )
+        with running.Spare() as spare:  # of many models a few rows are asked first
+            found = ranking.rank(
+                store, model, probe, device=lineage, context=_context(args.context), count=args.count, progress=progress("models"),
+                spare=spare,
+            )  # fmt: skip
     return Answer(_document(found), _text(found))
 
 

@@ -98,7 +98,7 @@ def show_base(args: argparse.Namespace) -> Answer:
             ("merged into", ", ".join(merged)),
         )
     )  # fmt: skip
-    if origin is not None:
+    if origin is not None and origin.parents:
         rows = [(str(one), one.weight, one.version.commit.hex()[:16]) for one in origin.parents]
         text += "\n\n" + table((Column("parent"), Column("counts"), Column("commit", 1)), rows, limit=limit)
     return Answer(document, text)
