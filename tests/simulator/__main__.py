@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shrink", action="store_true", help="look for a smaller script that fails, too")
     schedules.add_arguments(parser)
     args = parser.parse_args(argv)
-    if args.schedules or args.replay:
+    if args.schedules or args.replay or args.every_write:
         return schedules.run(args)
     failed = 0
     for seed in range(args.seed, args.seed + args.seeds):

@@ -30,6 +30,7 @@ class Weather:
     flipped: float = 0.001  # come with one bit changed
     old: float = 0.001  # are followed by one of the past, as somebody who listened would replay it
     away: float = 20.0  # seconds on the mean that a broken link stays down
+    heard: float = 0.05  # are remembered by who listens, to be said again
 
 
 CALM = Weather(late=0, twice=0, breaks=0, lost=0, flipped=0, old=0)
@@ -221,7 +222,7 @@ class Broker:
             self.counts.flipped += 1
             at = rng.randrange(8 * len(data))
             data = data[: at // 8] + bytes([data[at // 8] ^ 1 << at % 8]) + data[at // 8 + 1 :]
-        elif rng.random() < 0.05:
+        elif rng.random() < weather.heard:
             self._past.append((topic, data))
             if len(self._past) > 500:
                 del self._past[rng.randrange(len(self._past))]

@@ -54,7 +54,8 @@ class Steps:
     ) -> Iterator[None]:
         """Crash before step number `step`, from 1, of the block; not at all when it has fewer. Raises Crash.
 
-        power: as a power cut; files: at a step that is none of SQLite. Only steps to a disk of the simulator know of these. dying: called at that moment, to keep what is on the disk. torn: half of it is done first, where it is a write to a file.
+        power: as a power cut; files: at a step that is none of SQLite. Only steps to a disk of the simulator know of these two.
+        dying: called at that moment, to keep what is on the disk. torn: half of it is done first, where it is a write to a file.
         """
         assert not (power or files), "what a power cut leaves, these steps do not know"
         self.taken, self._watching, self._at, self._torn, self._dying, self.names = 0, True, step, torn, dying, []

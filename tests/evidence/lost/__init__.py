@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("door", "chaos", "crowd", "blocks")
+PARTS: tuple[str, ...] = ("door", "schedules", "chaos", "crowd", "blocks")
 
 
 def measure(full: bool) -> Figures:

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from edgeagent.state.lineage import Lineage
 from edgeagent.state.outbox import Outbox
+from edgecloud.intake.decision import Reply
 from edgecloud.registry import SqliteStore, Status
 from edgecloud.versions import materialise
 from modelwire.errors import ModelWireError
@@ -38,7 +39,7 @@ class Witness:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Look on for the time of the block."""
-        plain_mark, plain_rewind, plain_start, plain_take = Outbox._mark, Lineage.rewind, self._centre._start, self._centre._take
+        plain_mark, plain_rewind, plain_start, plain_say = Outbox._mark, Lineage.rewind, self._centre._start, self._centre._say
 
         def mark(outbox: Outbox, state: str, rows: Iterable[Any], reason: str = "") -> list[int]:
             rows = list(rows)
@@ -57,16 +58,15 @@ class Witness:
             plain_start()
             self._held = self._holds()
 
-        def take(batch: Any) -> None:
-            try:
-                plain_take(batch)
-            finally:
-                if self._centre.store is not None and not self._centre.store.database.connection.in_transaction:
-                    self._held |= self._holds()
+        def say(replies: Sequence[Reply]) -> None:
+            store = self._centre.store
+            if replies and store is not None and not store.database.connection.in_transaction:  # what is not committed, it does not hold
+                self._held |= self._holds()
+            plain_say(replies)
 
         with (
             patch.object(Outbox, "_mark", mark), patch.object(Lineage, "rewind", rewind), patch.object(self._centre, "_start", start),
-            patch.object(self._centre, "_take", take),
+            patch.object(self._centre, "_say", say),
         ):  # fmt: skip
             yield
 
@@ -99,7 +99,7 @@ def compared(centre: SimulatedCentre, boards: Sequence[RealBoard]) -> Compared:
         _board(out, centre.store, board, loaded)
     out.failures += centre.store.problems() + wrong_in_log(centre.store)
     if centre.counts.faults or centre.counts.refused:
-        out.failures.append(f"{centre.counts.faults} messages met a fault of the program, and {centre.counts.refused} honest ones were refused")
+        out.failures.append(f"{centre.counts.faults} messages met a fault, and {centre.counts.refused} honest updates were refused")
     return out
 
 
@@ -115,7 +115,8 @@ def _board(out: Compared, store: SqliteStore, board: RealBoard, bases: materiali
     numbers = Counter(v.version for v in theirs)
     out.versions += len(rows)
     out.failures += [f"{name}@{n} is at the centre {count} times" for n, count in numbers.items() if count > 1]
-    out.failures += [f"{name}@{n} is {r['state']} at its board: {r['reason']}" for n, r in rows.items() if r["state"] not in ("verified", "skipped")]
+    other = {n: r for n, r in rows.items() if r["state"] not in ("verified", "skipped")}
+    out.failures += [f"{name}@{n} is {r['state']} at its board: {r['reason']}" for n, r in other.items()]
     ours = {(n, r["commit_id"], r["root"]) for n, r in rows.items() if r["state"] == "verified"}
     held = {(v.version, v.commit, v.root) for v in theirs if v.status is Status.VERIFIED}
     for n, commit, _ in sorted(ours - held):

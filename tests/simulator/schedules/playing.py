@@ -10,13 +10,13 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 
 from tests.conftest import MEMORY, in_memory
-from tests.simulator.boards import RealBoard
+from tests.simulator.boards import MODEL, RealBoard
 from tests.simulator.broker import CALM, Broker, Chance
 from tests.simulator.centre import NAME, SimulatedCentre
 from tests.simulator.crashes import Steps
@@ -83,7 +83,7 @@ class Play:
         self.steps = DiskSteps(power_vfs(), self.disk)
         rng = Random(f"fleet {schedule.seed}")
         self.chance = PlannedChance(schedule.troubles, Random(f"chance {schedule.seed}"))
-        self.broker = Broker(self.time, Random(f"network {schedule.seed}"), CALM, self.chance)
+        self.broker = Broker(self.time, Random(f"network {schedule.seed}"), replace(CALM, heard=1.0), self.chance)
         self.centre = SimulatedCentre(
             self.time, self.broker, folder / "centre", Random(rng.random()), self.steps, bases()[:1], files_from=FILES_FROM
         )
@@ -101,7 +101,7 @@ class Play:
             self._live()
             if not self.played.failures:
                 self._compare()
-        except Exception as error:  # what nobody caught is the program's fault, and ends the schedule
+        except Exception as error:  # noqa: BLE001 - what nobody caught is the program's fault, and ends the schedule
             where = traceback.extract_tb(error.__traceback__)[-1]
             self.played.failures.append(f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})")
         finally:
@@ -120,11 +120,10 @@ class Play:
             one.died = lambda who=who: self._arm(who)  # type: ignore[misc]
             self._arm(who)
             one.start()
+        does = {"broker": lambda t: self.broker.restart(t.much), "partition": self._partition, "ask": self._ask}
         for trouble in self.schedule.troubles:
-            if trouble.kind == "broker":
-                self.time.after(trouble.at, lambda t=trouble: self.broker.restart(t.much))  # type: ignore[misc]
-            elif trouble.kind == "partition":
-                self.time.after(trouble.at, lambda t=trouble: self._partition(t))  # type: ignore[misc]
+            if trouble.kind in does:
+                self.time.after(trouble.at, partial(does[trouble.kind], trouble))
 
     def _arm(self, who: int) -> None:
         """Plan the next end of somebody."""
@@ -138,6 +137,10 @@ class Play:
         session = self.broker.sessions.get(NAME if trouble.who == CENTRE else self.boards[trouble.who].name)
         if session is not None and session.wanted:
             self.broker.cut(session, trouble.much)
+
+    def _ask(self, trouble: Trouble) -> None:
+        """Let an operator ask a board for a snapshot."""
+        self.centre.ask_snapshot(self.boards[trouble.who].name, MODEL, self.time.seconds())
 
     def _live(self) -> None:
         calm, count = False, 0

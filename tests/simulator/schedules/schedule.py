@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-MESSAGES = {"lost": 5, "twice": 3, "late": 6, "breaks": 4}  # what befalls the N-th message, and how often among the troubles
-TIMES = {"partition": 3, "broker": 2}  # what befalls somebody at a second
-ENDS = {"kill": 3, "power": 6, "power-file": 8}  # what ends somebody at the N-th write after its start; the last counts no write of SQLite
+# What befalls the N-th message, with how often among the troubles.
+MESSAGES = {"lost": 5, "twice": 3, "late": 6, "breaks": 4, "flipped": 1, "old": 2}
+TIMES = {"partition": 3, "broker": 2, "ask": 2}  # what befalls somebody at a second
+ENDS = {"kill": 3, "power": 6, "power-file": 8}  # what ends somebody at the N-th write after its start; the last counts none of SQLite
 BOARDS = 2  # in a schedule, at the most
 CENTRE = -1  # of `who`; boards count from 0
 LASTS = 240.0  # seconds in which most of a schedule happens
@@ -67,7 +68,7 @@ def scheduled(seed: int) -> Schedule:
 def _trouble(kind: str, boards: int, messages: int, rng: Random) -> Trouble:
     if kind in MESSAGES:
         return Trouble(kind, rng.randrange(1, messages), CENTRE, round(rng.uniform(1, 90), 1) if kind == "late" else 0.0)
-    who = CENTRE if kind == "broker" or rng.random() < 0.45 else rng.randrange(boards)
+    who = CENTRE if kind == "broker" or (kind != "ask" and rng.random() < 0.45) else rng.randrange(boards)
     if kind in TIMES:
         return Trouble(kind, int(rng.uniform(0, LASTS)), who, round(rng.uniform(1, 120), 1))
     # A start takes tens of writes, a round a hundred; a tenth of them is none of SQLite.

@@ -1,4 +1,4 @@
-"""A disk whose power can be cut: SQLite through a VFS of ours, and what Python writes by the same rule. README.md of the simulator tells it.
+"""A disk whose power can be cut: SQLite through a VFS of ours, and what Python writes by the same rule. README.md tells it.
 
 The rule: what was not flushed is lost, or survives in any combination, the last of it torn at 512 bytes; a name that was given, moved or
 removed is so for sure once its folder was flushed.

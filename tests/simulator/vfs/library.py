@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _sqlite3
 import ctypes
 import hashlib
 import os
@@ -11,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-
-import _sqlite3
 
 SOURCE = Path(__file__).with_name("power.c")
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
@@ -33,7 +32,7 @@ class PowerVfs:
 
     @contextmanager
     def watching(self, folder: Path, seed: int) -> Iterator[PowerVfs]:
-        """Watch what SQLite writes under `folder`, an absolute path, for the time of the block, in which every connection goes through this."""
+        """Watch what SQLite writes under `folder`, an absolute path, for the time of the block: all connections go through it."""
         find, register = (ctypes.cast(getattr(self._sqlite, f"sqlite3_vfs_{name}"), ctypes.c_void_p) for name in ("find", "register"))
         if self._library.power_register(find, register, 1) or self._library.power_watch(os.fsencode(folder), seed):
             raise RuntimeError("SQLite's default VFS is older than this one can stand on")

@@ -1,4 +1,4 @@
-"""Ends a program at its N-th write to the disk: of SQLite through the VFS `power`, of Python through os. As a kill does, or as the power goes.
+"""Ends a program at its N-th write to the disk, of SQLite through the VFS `power` or of Python through os: by a kill, or as the power goes.
 
 After it nothing of the dead reaches the disk. `Disk` and the VFS know what a power cut leaves; after a kill all is there that was written.
 """

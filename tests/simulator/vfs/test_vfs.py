@@ -1,4 +1,4 @@
-"""The VFS `power` and the disk beside it: what was flushed is kept, the rest is lost or survives in any combination, the last of it torn."""
+"""The VFS `power` and the disk beside it: what was flushed is kept, the rest is lost or there in any combination, the last of it torn."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_what_was_not_synced_is_lost_by_some_cuts(tmp_path: Path) -> None:
             c.close()
             assert steps.ended(folder, Random(seed)) >= 0
             found.append(held(folder / "db"))
-    assert {OLD} in found and {NEW} in found and set(map(frozenset, found)) == {frozenset([OLD]), frozenset([NEW])}, "a log is cut as a whole"
+    assert {OLD} in found and {NEW} in found and all(len(one) == 1 for one in found), "a transaction counts as a whole"
 
 
 @pytest.mark.slow("cuts two transactions at each of their writes", seconds=6)
