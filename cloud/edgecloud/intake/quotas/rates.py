@@ -1,0 +1,49 @@
+"""How fast one sender may send: a bucket that fills with time, in messages and in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SendingRate:
+    """What a sender may send without end, in a second, and what at once after a while of silence."""
+
+    messages: float
+    messages_at_once: float
+    bytes: float
+    bytes_at_once: float
+
+
+# A board sends a few updates a minute. The largest update, 64 MiB, goes at once: 2,300 parts of 28 KiB.
+BOARD = SendingRate(messages=512, messages_at_once=2560, bytes=8 * MIB, bytes_at_once=96 * MIB)
+# All strangers whose names fall together: they are heard, and a thousand boards that say hello at once are within some seconds.
+STRANGERS = SendingRate(messages=16, messages_at_once=256, bytes=1 * MIB, bytes_at_once=16 * MIB)
+
+
+class RateBucket:
+    """What is left of a rate. For one thread."""
+
+    def __init__(self, rate: SendingRate, now: float) -> None:
+        """now: monotonic seconds, as everywhere here."""
+        self._rate, self._at = rate, now
+        self._messages, self._bytes = rate.messages_at_once, rate.bytes_at_once
+
+    def take(self, size: int, now: float) -> bool:
+        """Return whether one message of so many bytes may come, and count it then. What is larger than all the room comes alone."""
+        rate, passed = self._rate, max(0.0, now - self._at)
+        self._at = now
+        self._messages = min(rate.messages_at_once, self._messages + passed * rate.messages)
+        self._bytes = min(rate.bytes_at_once, self._bytes + passed * rate.bytes)
+        if self._messages < 1 or self._bytes < min(size, rate.bytes_at_once):
+            return False
+        self._messages -= 1
+        self._bytes -= size
+        return True
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing was taken of it lately: a new one says the same."""
+        return self._messages >= self._rate.messages_at_once and self._bytes >= self._rate.bytes_at_once
