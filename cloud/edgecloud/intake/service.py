@@ -33,6 +33,7 @@ from modelwire.wire.signing import Signer
 from .challenge import SECRET_BYTES
 from .decision import Bounds, Decision, Reply, Result
 from .quotas.inlet import Inlet
+from .quotas.trainings import Trainings
 from .rebuilding import Rebuilder
 from .routing import Ingest
 from .speaking import Voice
@@ -42,6 +43,7 @@ log = logging.getLogger("edgecloud.ingester")
 NO_ROOM = "%s; nothing more is acknowledged until there is room: %s"
 ROOM = "there is room on the disk again: going on"
 QUIET = 1.0  # seconds without a message, after which what is done beside may take all the time it wants
+TRAININGS = 1  # processes that train recipes again
 AT_REST = 0.2  # seconds that a message is waited for
 TOLD_LEFT_OUT = 60.0  # seconds between two words on what was left out
 NAMES_AT_ONCE = 10_000
@@ -376,9 +378,13 @@ class Ingester:
         try:
             store = self._open()
             pool = WorkerPool(self._path, self._pace.workers) if self._pace.workers else None
+            trainings = Trainings(store, WorkerPool(self._path, TRAININGS))
             try:
-                self._rebuild_all(Rebuilder(store, bounds=self._bounds, sign=self._sign, pool=pool, beat=self._beat))
+                self._rebuild_all(Rebuilder(
+                    store, bounds=self._bounds, sign=self._sign, pool=pool, beat=self._beat, trainings=trainings
+                ))  # fmt: skip
             finally:
+                trainings.close()
                 if pool is not None:
                     pool.close()
                 store.close()
@@ -408,9 +414,9 @@ class Ingester:
                 for reply in one.replies:
                     self._inlet.answer(reply, lambda: self._stopping, self._beat)  # full, it is not stuck itself
             if not judged:
-                if not self._work.is_set():
+                if not self._work.is_set() and not rebuilder.busy:
                     self._idle.set()
-                self._work.wait(1.0)
+                self._work.wait(0.0 if rebuilder.busy else 1.0)
 
     def _letting_go(self, store: SqliteStore) -> LettingGo:
         return LettingGo(store, stopping=lambda: self._stopping)
