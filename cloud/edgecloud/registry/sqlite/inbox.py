@@ -139,6 +139,9 @@ class SqliteRefusals:
     def by_digest(self, digest: bytes) -> Refusal | None:
         return self._first("WHERE digest = ?", digest)
 
+    def drop(self, digest: bytes) -> None:
+        self._database.run("DELETE FROM refusal WHERE digest = ?", digest)
+
     def last(self, limit: int, device: str | None = None, model: str | None = None) -> list[Refusal]:
         wanted = [(column, value) for column, value in (("device", device), ("model", model)) if value is not None]
         where = "WHERE " + " AND ".join(f"{column} = ?" for column, _ in wanted) if wanted else ""
