@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import asdict
 
 import pytest
@@ -97,7 +98,5 @@ def test_sizes_are_read_exactly_or_not_at_all(count: int, unit: str) -> None:
 
 @given(st.text(max_size=12))
 def test_no_text_ends_the_reader_of_sizes_otherwise(text: str) -> None:
-    try:
+    with contextlib.suppress(argparse.ArgumentTypeError):
         assert 0 <= size_type(text) <= 1 << 60
-    except argparse.ArgumentTypeError:
-        pass

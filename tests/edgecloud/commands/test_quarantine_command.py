@@ -40,7 +40,7 @@ def listed(desk: Desk, *words: str) -> list[dict[str, Any]]:
 
 def test_it_lists_what_waits_and_what_was_refused_the_last_first(held: Desk) -> None:
     rows = listed(held)
-    assert [(r["kind"], r["device"], r["times"]) for r in rows][0] == ("refused", "pi-7", 1)
+    assert (rows[0]["kind"], rows[0]["device"], rows[0]["times"]) == ("refused", "pi-7", 1)
     assert sorted((r["kind"], r["device"], r["times"]) for r in rows[1:]) == [("refused", "pi-7", 3), ("waits", "pi-9", 1)]
     assert [r["device"] for r in listed(held, "pi-9")] == ["pi-9"] and len(listed(held, "--kind", "refused")) == 2
     text = held.ok("quarantine")

@@ -39,8 +39,8 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
 
 def show_limits(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
-        if args.device is not None:
-            return _of_one(store, _known(store, args.device))
+        if (device := getattr(args, "device", None)) is not None:  # the bare command takes none
+            return _of_one(store, _known(store, device))
         of_all = store.quotas.of(EVERYBODY)
         own = {device: row for device, row in store.quotas.rows().items() if device != EVERYBODY}
         limit = most(args)
