@@ -15,6 +15,8 @@ from typing import Any, cast
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import MessageType, MQTTErrorCode
 
+from .quotas.screening import PacketScreen
+
 log = logging.getLogger("edgecloud.link")
 
 AGAIN_SECONDS = 1.0  # after a fault of the MQTT library
@@ -47,6 +49,7 @@ class PahoClient(mqtt.Client):
     _unread, _place = b"", 0  # what was read ahead, and how much of it is taken
     _may_read = True  # whether this look at the socket has not read from it yet
     _bell: _Bell | None = None
+    screen: PacketScreen | None = None  # takes messages out before they are read
 
     def reconnect(self) -> MQTTErrorCode:
         self.fault = None
@@ -87,6 +90,17 @@ class PahoClient(mqtt.Client):
         return taken
 
     def _read(self) -> bytes:
+        data = self._receive()
+        if self.screen is None or not data:
+            return data
+        kept, said = self.screen.pass_on(data)
+        if said:
+            self._packet_queue(MessageType.PUBACK, said, 0, 0)
+        if not kept:
+            raise BlockingIOError
+        return kept
+
+    def _receive(self) -> bytes:
         try:
             return super()._sock_recv(READ_BYTES)
         except BlockingIOError:
@@ -117,6 +131,8 @@ class PahoClient(mqtt.Client):
 
     def _sock_close(self) -> None:
         self._unread, self._place = b"", 0  # of a connection that is no more
+        if self.screen is not None:
+            self.screen.reset()
         super()._sock_close()
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:

@@ -37,7 +37,7 @@ from .quotas.trainings import Trainings
 from .rebuilding import Rebuilder
 from .routing import Ingest
 from .speaking import Voice
-from .transport import Delivery, IntakeTransport
+from .transport import Delivery, IntakeTransport, ScreeningTransport
 
 log = logging.getLogger("edgecloud.ingester")
 NO_ROOM = "%s; nothing more is acknowledged until there is room: %s"
@@ -162,6 +162,8 @@ class Ingester:
                 ingest.catch_up()
                 require_signed(store, ingest.admissions, self._path)
                 self._look_at_inlet(store)
+                if isinstance(self._transport, ScreeningTransport):
+                    self._transport.screen_with(self._inlet.screen)
                 self._transport.start(lambda delivery: self._inlet.put(delivery, lambda: self._stopping))
                 self._fleet = store.identity.id
                 self._send(told)

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["charging", "content", "inlet", "rates", "trainings", "turns"]
+__all__ = ["charging", "content", "inlet", "rates", "screening", "trainings", "turns"]

@@ -81,6 +81,27 @@ class Inlet:
             while len(self._known) > KNOWN_MOST:
                 self._known.popitem(last=False)
 
+    def screen(self, messages: Sequence[tuple[str, int]]) -> list[bool]:
+        """Return of messages that are about to come, by topic and bytes, which have a turn; the others are counted as left out.
+
+        Nothing is taken from a rate yet: `put` does that when they come.
+        """
+        left: dict[str, tuple[float, float]] = {}
+        out = []
+        with self._changed:
+            for topic, size in messages:
+                name = self._queue_of(topic)
+                if name not in left:
+                    left[name] = self._turns(name).bucket.left(self._now())
+                count, room = left[name]
+                has = count >= 1 and room > 0
+                if has:
+                    left[name] = count - 1, room - size
+                else:
+                    self._left_out[name] += 1
+                out.append(has)
+        return out
+
     def put(self, delivery: Delivery, stopping: Callable[[], bool]) -> None:
         """Keep a message, or leave it out when its sender sends more than its turn. Waits while all of it is full."""
         size = len(delivery.data)

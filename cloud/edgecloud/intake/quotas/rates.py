@@ -19,8 +19,8 @@ class SendingRate:
 
 # A board sends a few updates a minute. The largest update, 64 MiB, goes at once: 2,300 parts of 28 KiB.
 BOARD = SendingRate(messages=512, messages_at_once=2560, bytes=8 * MIB, bytes_at_once=96 * MIB)
-# All strangers whose names fall together: they are heard, and a thousand boards that say hello at once are within some seconds.
-STRANGERS = SendingRate(messages=16, messages_at_once=256, bytes=1 * MIB, bytes_at_once=16 * MIB)
+# All strangers whose names fall together: five hundred new boards may say hello at once.
+STRANGERS = SendingRate(messages=8, messages_at_once=128, bytes=1 * MIB, bytes_at_once=16 * MIB)
 
 
 class RateBucket:
@@ -33,17 +33,17 @@ class RateBucket:
 
     def take(self, size: int, now: float) -> bool:
         """Return whether one message of so many bytes may come, and count it then. What is larger than all the room comes alone."""
-        rate, passed = self._rate, max(0.0, now - self._at)
-        self._at = now
-        self._messages = min(rate.messages_at_once, self._messages + passed * rate.messages)
-        self._bytes = min(rate.bytes_at_once, self._bytes + passed * rate.bytes)
-        if self._messages < 1 or self._bytes < min(size, rate.bytes_at_once):
+        messages, room = self.left(now)
+        if messages < 1 or room < min(size, self._rate.bytes_at_once):
             return False
         self._messages -= 1
         self._bytes -= size
         return True
 
-    @property
-    def full(self) -> bool:
-        """Whether nothing was taken of it lately: a new one says the same."""
-        return self._messages >= self._rate.messages_at_once and self._bytes >= self._rate.bytes_at_once
+    def left(self, now: float) -> tuple[float, float]:
+        """Return how many messages and bytes may come now."""
+        rate, passed = self._rate, max(0.0, now - self._at)
+        self._at = now
+        self._messages = min(rate.messages_at_once, self._messages + passed * rate.messages)
+        self._bytes = min(rate.bytes_at_once, self._bytes + passed * rate.bytes)
+        return self._messages, self._bytes
