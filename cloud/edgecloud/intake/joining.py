@@ -124,8 +124,11 @@ def _finish(context: Context, slot: bytes, said: Transfer) -> Decision:
     try:
         with store.transaction():
             whole = parts.join(said, store.transfers.pieces(slot))
+            # What has come is not on its way any more. Its parts go once it is taken: to delete them and take that back costs seconds.
+            store.transfers.open(OpenTransfer(slot, said.device, said.model, b"", said.size, 0))
+            done = linking.update(context, Topic(said.fleet, said.device, said.model, "up", "part"), whole, counted=True)
             store.transfers.close(slot)
-            return linking.update(context, Topic(said.fleet, said.device, said.model, "up", "part"), whole, counted=True)
+            return done
     except OURS:
         raise
     except ModelWireError as error:

@@ -50,6 +50,7 @@ NAMES_AT_ONCE = 10_000
 TOLD = 2.0  # seconds between two words to systemd about what goes on
 UNREACHED = "start the broker, or name another one: edgecloud ingest --broker mqtt://HOST:PORT"
 _WORRYING = (Result.REFUSED, Result.DROPPED, Result.QUARANTINED, Result.WAITS)
+_LEVELS = {**dict.fromkeys(_WORRYING, logging.WARNING), Result.NOTED: logging.DEBUG}  # of a large update each part is noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +358,7 @@ class Ingester:
     def _after(self, outcomes: Iterable[Decision]) -> None:
         for outcome in outcomes:
             self.tally.results[outcome.result.value] += 1
-            level = logging.WARNING if outcome.result in _WORRYING else logging.INFO
+            level = _LEVELS.get(outcome.result, logging.INFO)
             if log.isEnabledFor(level):
                 name = f"{outcome.device}/{outcome.model}" + (f"@{outcome.version}" if outcome.version else "")
                 log.log(level, "%s %s%s", outcome.result.value, name, f": {outcome.reason}" if outcome.reason else "")

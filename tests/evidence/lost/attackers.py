@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from modelwire.limits import DEFAULT
 from modelwire.output_head.recipe import Recipe
 from modelwire.update.container import CODEC_RANGE
 from modelwire.update.header import Header, commit_from, write_front
@@ -33,7 +34,8 @@ EVE = "eve"  # is enrolled: its models are m-0 and so on, each of which has an e
 MODELS = 6
 STRANGERS = 1000
 NOISE = 60 << 20
-PART = 28 * 1024
+PART = 34 * 1024  # a message; its part has 32 KiB
+PACE = 400.0  # parts a second
 WORK = 1 << 37  # of the longest training that a centre takes
 SECTION = struct.Struct("<HBBBbHI")
 MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {}
@@ -69,7 +71,7 @@ def noise(model: int, version: int, key: signing.PrivateKey) -> bytes:
         schema_id=device.base.manifest.schema.id, root=bytes(32), fingerprint=(0, 0), base=b"", extension={},
     )  # fmt: skip
     content = SECTION.pack(1, CODEC_RANGE, 1, 0, 0, 0, 9) + np.random.default_rng([model, version]).bytes(NOISE)
-    front = write_front(header, extension=0, sections=1, content=len(content))
+    front = write_front(header, extension=0, sections=1, content=len(content), limit=DEFAULT)
     commit = commit_from(front, hashlib.sha256(b"").digest(), hashlib.sha256(content).digest())
     return front + content + commit + key.sign(signing.UPDATE, FLEET_ID, commit)
 
@@ -86,7 +88,10 @@ def in_parts(model: int, data: bytes) -> Iterator[bytes]:
 def join() -> Iterator[bytes]:
     """A transfer that never joins, as no key of the device has signed what it makes; then its last part again and again."""
     sent = list(in_parts(0, noise(0, 1, key_of("somebody else"))))
-    return itertools.chain(sent, itertools.cycle([sent[-1] * 4]))
+    for message in sent:  # slowly enough that all of it is taken
+        yield message
+        time.sleep(1 / PACE)
+    yield from itertools.cycle([sent[-1] * 4])
 
 
 def signed_noise() -> Iterator[bytes]:

@@ -17,8 +17,8 @@ class SendingRate:
     bytes_at_once: float
 
 
-# A board sends a few updates a minute. The largest update, 64 MiB, goes at once: 2,300 parts of 28 KiB.
-BOARD = SendingRate(messages=512, messages_at_once=2560, bytes=8 * MIB, bytes_at_once=96 * MIB)
+# A board sends a few updates a minute. The largest update, 64 MiB in parts of 32 KiB, goes at once; then the rate is that of a fast link.
+BOARD = SendingRate(messages=128, messages_at_once=2560, bytes=4 * MIB, bytes_at_once=96 * MIB)
 # All strangers whose names fall together: five hundred new boards may say hello at once.
 STRANGERS = SendingRate(messages=8, messages_at_once=128, bytes=1 * MIB, bytes_at_once=16 * MIB)
 
