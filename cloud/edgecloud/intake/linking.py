@@ -330,6 +330,8 @@ def _park(context: Context, lineage: LineageRow, container: Container, data: byt
 def _quarantine(context: Context, container: Container, data: bytes) -> Decision:
     """Keep an update of an unknown key for the operator, without a receipt."""
     inbox, header, bounds = context.store.inbox, container.header, context.bounds
+    if len(data) > min(bounds.held_bytes, bounds.held_total_bytes):  # before it is hashed
+        raise BadSignature(what=container.name, signer=f"{header.device}, and it is too large for the quarantine")
     mark = hashlib.sha256(data).digest()
     if not inbox.holds(header.device, header.model, "update", mark):
         count, size = inbox.held_size(header.device, "update")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecloud.intake.quotas.inlet import DEBT, MESSAGE, QUANTUM, SECOND, Inlet
+from edgecloud.intake.quotas.inlet import AT_EASE, CROWD, DEBT, MESSAGE, QUANTUM, SECOND, Inlet
 from edgecloud.intake.quotas.rates import SendingRate
 from edgecloud.intake.transport import Delivery
 
@@ -192,3 +192,27 @@ def test_whatever_happens_each_message_is_served_once_or_left_out_in_the_order_o
         for name in {device_of(d) for d in got}:
             mine = [d.token for d in got if device_of(d) == name]
             assert mine == sorted(mine)
+
+
+def test_who_has_sent_much_lately_has_few_messages_on_their_way_even_where_nobody_else_is_seen() -> None:
+    rate = SendingRate(messages=1, messages_at_once=200, bytes=1e9, bytes_at_once=1e9)
+    made, dropped, clock = inlet(board=rate)
+    at_ease = int(200 * (1 - AT_EASE))
+    for _ in range(at_ease + CROWD + 20):
+        made.put(message("pi-1"), go_on)
+    assert dropped and len(served(made, 1000)) == max(CROWD, at_ease + 1)
+    screened = made.screen([("e1/orchard/pi-1/digits/up/update", 10)] * 100 + [("e1/orchard/pi-2/digits/up/update", 10)])
+    assert screened == [True] * CROWD + [False] * (100 - CROWD) + [True]
+    clock.now += 200
+    assert all(made.screen([("e1/orchard/pi-1/digits/up/update", 10)] * at_ease)), "it has sent little since"
+
+
+def test_screening_takes_nothing_and_says_what_putting_will() -> None:
+    rate = SendingRate(messages=1, messages_at_once=5, bytes=10, bytes_at_once=100)
+    made, dropped, _ = inlet(board=rate)
+    topic = message("pi-1").topic
+    for _ in range(3):
+        assert made.screen([(topic, 10)] * 7) == [True] * 5 + [False] * 2
+    for _ in range(5):
+        made.put(message("pi-1", 10), go_on)
+    assert not dropped and made.screen([(topic, 10)]) == [False] and made.left_out() == {"pi-1": 7}

@@ -35,7 +35,6 @@ MODELS = 6
 STRANGERS = 1000
 NOISE = 60 << 20
 PART = 34 * 1024  # a message; its part has 32 KiB
-PACE = 400.0  # parts a second
 WORK = 1 << 37  # of the longest training that a centre takes
 SECTION = struct.Struct("<HBBBbHI")
 MAKERS: dict[str, Callable[[], Iterator[bytes]]] = {}
@@ -76,30 +75,33 @@ def noise(model: int, version: int, key: signing.PrivateKey) -> bytes:
     return front + content + commit + key.sign(signing.UPDATE, FLEET_ID, commit)
 
 
-def in_parts(model: int, data: bytes) -> Iterator[bytes]:
+def in_parts(model: int, data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the messages of an update that goes in parts."""
     device = eve(model)
     out = parts.describe(data, fleet=FLEET, device=EVE, model=device.model, at=1, part=PART)
     topic = up(FLEET, EVE, device.model, "part")
-    yield publish(topic, encode(out.transfer, device.key, FLEET_ID, role=signing.Role.DEVICE))
+    yield topic, encode(out.transfer, device.key, FLEET_ID, role=signing.Role.DEVICE)
     for index in range(out.count):
-        yield publish(topic, out.cut(index))
+        yield topic, out.cut(index)
+
+
+def never_joined() -> list[tuple[str, bytes]]:
+    """Return a transfer that never joins, as no key of the device has signed what it makes."""
+    return list(in_parts(0, noise(0, 1, key_of("somebody else"))))
 
 
 def join() -> Iterator[bytes]:
-    """A transfer that never joins, as no key of the device has signed what it makes; then its last part again and again."""
-    sent = list(in_parts(0, noise(0, 1, key_of("somebody else"))))
-    for message in sent:  # slowly enough that all of it is taken
-        yield message
-        time.sleep(1 / PACE)
-    yield from itertools.cycle([sent[-1] * 4])
+    """The last part of such a transfer again and again; what comes before it is there already."""
+    return itertools.cycle([publish(*never_joined()[-1]) * 4])
 
 
 def signed_noise() -> Iterator[bytes]:
-    ready = [list(in_parts(n % MODELS, noise(n % MODELS, 1 + n // MODELS, key_of(EVE)))) for n in range(4)]
+    ready = [[publish(*one) for one in in_parts(n % MODELS, noise(n % MODELS, 1 + n // MODELS, key_of(EVE)))] for n in range(4)]
     for sent in ready:
         yield from sent
     for n in itertools.count(4):
-        yield from in_parts(n % MODELS, noise(n % MODELS, 1 + n // MODELS, key_of(EVE)))
+        for one in in_parts(n % MODELS, noise(n % MODELS, 1 + n // MODELS, key_of(EVE))):
+            yield publish(*one)
 
 
 def longest(base: Base) -> Recipe:

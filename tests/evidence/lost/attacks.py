@@ -31,9 +31,10 @@ from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice
 from tests.evidence.parts import Figures
 
-from .attackers import EVE, MODELS
+from .attackers import EVE, MODELS, never_joined
 
-ATTACKS = ("flood", "flood0", "join", "noise", "recipe")
+QUIET = "quiet"  # nobody attacks: what the machine does with the same boards
+ATTACKS = (QUIET, "flood", "flood0", "join", "noise", "recipe")
 BOARDS = 10
 EVERY = 0.2  # seconds between two honest updates, of all boards together
 RESEND = 30.0  # seconds, as the agent's setting link.resend
@@ -130,7 +131,7 @@ class Honest:
                 self._link.publish(*self._pending[commit], qos=1)
 
 
-def made(folder: Path, seconds: float) -> list[tuple[str, bytes, bytes]]:
+def made(kind: str, folder: Path, seconds: float) -> list[tuple[str, bytes, bytes]]:
     """Make a registry with boards and an attacker who is one of them, and return what the boards will send."""
     folder.mkdir(parents=True)
     base = Base.of()
@@ -140,6 +141,11 @@ def made(folder: Path, seconds: float) -> list[tuple[str, bytes, bytes]]:
     for model in range(MODELS):
         centre.meet(ScriptedDevice(base, name=EVE, model=f"m-{model}"))
     store.quotas.set(EVE, QuotaRow(disk_bytes=DISK_QUOTA), 1)
+    if kind == "join":
+        with store.transaction():
+            for message in never_joined()[:-1]:
+                centre.take(message)
+    store.database.run("PRAGMA wal_checkpoint(TRUNCATE)")
     store.close()
     out = []
     for n in range(int(seconds / EVERY) + 2):
@@ -151,7 +157,7 @@ def made(folder: Path, seconds: float) -> list[tuple[str, bytes, bytes]]:
 
 def attack(kind: str, seconds: float, folder: Path) -> dict[str, float]:
     """Return what came of one attack."""
-    ready = made(folder, seconds)
+    ready = made(kind, folder, seconds)
     with ExitStack() as stack:
         broker = ShippedMosquitto(folder)
         broker.start()
@@ -167,12 +173,11 @@ def attack(kind: str, seconds: float, folder: Path) -> dict[str, float]:
         honest = Honest(broker.port, ready)
         honest.start()
         before, logged = _disk(folder), (folder / "log").stat().st_size
-        command = [sys.executable, "-m", "tests.evidence.lost.attackers", kind, str(broker.port), str(seconds)]
-        attacker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert attacker.stdout is not None and attacker.stdout.readline() == "ready\n"
+        attacker = _attacker(kind, broker.port, seconds) if kind != QUIET else None
         honest.say_for(seconds)
         grown = _disk(folder) - before
-        attacker.wait(seconds + 60)
+        if attacker is not None:
+            attacker.wait(seconds + 60)
         honest.wait(PATIENCE)
         honest.end()
         grown = max(grown, _disk(folder) - before)
@@ -184,6 +189,14 @@ def attack(kind: str, seconds: float, folder: Path) -> dict[str, float]:
         "sent": sent, "refused": honest.refused, "peak_mib": peak, "disk_mib": grown / (1 << 20),
         "log_bytes": (folder / "log").stat().st_size - logged,
     }  # fmt: skip
+
+
+def _attacker(kind: str, port: int, seconds: float) -> subprocess.Popen[str]:
+    """Start an attacker, and return when it begins."""
+    command = [sys.executable, "-m", "tests.evidence.lost.attackers", kind, str(port), str(seconds)]
+    attacker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert attacker.stdout is not None and attacker.stdout.readline() == "ready\n"
+    return attacker
 
 
 def _p95(seconds: dict[bytes, float]) -> float:
@@ -212,6 +225,7 @@ def measure(full: bool) -> Figures:
         for kind in os.environ.get("ATTACKS", ",".join(ATTACKS)).split(","):
             found[kind] = attack(kind, seconds, Path(folder) / kind)
             print(f"{kind}: {json.dumps({k: round(v, 2) for k, v in found[kind].items()})}", file=sys.stderr)
+    quiet = found.pop(QUIET, None)
     figures: Figures = {
         "honest_stored_s_p95": round(max(f["stored_s_p95"] for f in found.values()), 3),
         "honest_verified_s_p95": round(max(f["verified_s_p95"] for f in found.values()), 3),
@@ -220,7 +234,7 @@ def measure(full: bool) -> Figures:
         "attack_disk_quota_mib": DISK_QUOTA >> 20,
         "attack_log_bytes": int(max(f["log_bytes"] for f in found.values())),
     }
-    for kind, one in found.items():
+    for kind, one in {**({QUIET: quiet} if quiet is not None else {}), **found}.items():
         figures[f"{kind}_stored_s_p95"] = round(one["stored_s_p95"], 3)
         figures[f"{kind}_verified_s_p95"] = round(one["verified_s_p95"], 3)
     goals = {
