@@ -32,6 +32,7 @@ from modelwire.wire.signing import Signer
 
 from .challenge import SECRET_BYTES
 from .decision import Bounds, Decision, Reply, Result
+from .quotas import charging
 from .quotas.inlet import Inlet
 from .quotas.trainings import Trainings
 from .rebuilding import Rebuilder
@@ -249,11 +250,12 @@ class Ingester:
                     ingest.catch_up()
                     outcomes, took = [], []
                     for delivery in batch:
-                        began = time.monotonic()
+                        began = time.thread_time()
                         outcomes.append(ingest.take(delivery.topic, delivery.data, now))
-                        took.append(time.monotonic() - began)
-                        if began + took[-1] > end:
+                        took.append(time.thread_time() - began)
+                        if time.monotonic() > end:
                             break
+                    charging.count_work(ingest.store, outcomes, took, now)
                     self._sign(ingest.store)
                 break
             except (StateBusy, DiskUnwritable, OSError) as error:

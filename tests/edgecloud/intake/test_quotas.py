@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgecloud.intake.decision import Result
-from edgecloud.intake.quotas.charging import LONGEST, SPREAD
+from edgecloud.intake.decision import Decision, Result
+from edgecloud.intake.quotas.charging import LONGEST, SPREAD, count_work
 from edgecloud.registry import QuotaRow
 from modelwire.errors import StateBusy
 from modelwire.wire.records import Level, Receipt, Wait, Wanted
@@ -122,3 +122,10 @@ def test_an_orphan_counts_when_it_comes_and_not_again_when_its_parent_does(centr
     assert set(centre.statuses(device)) == {1, 2}
     used = centre.store.quotas.used("pi-7", centre.now)
     assert (used.versions, used.bytes) == (2, len(first.data) + len(second.data)) and used.disk == used.bytes
+
+
+def test_work_on_what_a_device_has_signed_counts_and_no_other(centre: Centre, device: ScriptedDevice) -> None:
+    results = (Result.STORED, Result.DROPPED, Result.REFUSED, Result.QUARANTINED)
+    outcomes = [Decision(result, "pi-7", "digits") for result in results]
+    count_work(centre.store, outcomes, [1.0, 20.0, 2.0, 40.0], centre.now)
+    assert centre.store.quotas.used("pi-7", centre.now).cpu == 3.0

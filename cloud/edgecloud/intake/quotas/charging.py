@@ -6,14 +6,17 @@ Only what a device has signed counts, and only a device that has signed is told:
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict
+from collections.abc import Sequence
 
-from edgecloud.registry import QuotaRow, UsedRow
+from edgecloud.registry import QuotaRow, Store, UsedRow
 from modelwire.wire.records import Wait
 
 from ..decision import Context, Decision, Reply, Result
 
 HOUR, DAY = 3600, 24 * 3600
 LONGEST = HOUR  # seconds: an operator may have given it more meanwhile
+SIGNED = (Result.STORED, Result.REPEATED, Result.PARKED, Result.REFUSED, Result.WAITS, Result.WELCOMED)
 SPREAD = 120  # seconds over which devices come back that were all told to wait until the same hour
 
 
@@ -36,17 +39,26 @@ def told_to_wait(
     return Decision(Result.WAITS, device, model, reason=f"{reason} (edgecloud limits show {device})", replies=(Reply("cmd", said),))
 
 
+def count_work(store: Store, outcomes: Sequence[Decision], took: Sequence[float], now: int) -> None:
+    """Count the seconds that were worked on messages, for those devices that have signed them. Within the transaction of these."""
+    work: defaultdict[str, float] = defaultdict(float)
+    for outcome, seconds in zip(outcomes, took, strict=True):
+        if outcome.result in SIGNED:
+            work[outcome.device] += seconds
+    for device, seconds in work.items():
+        store.quotas.count(device, now, cpu=seconds)
+
+
 def _exceeded(quota: QuotaRow, used: UsedRow, size: int, versions: int, disk: int, transfers: int) -> tuple[str, int] | None:
     """Return which quota is used up and the length of its window in seconds, 0 for what has none."""
     rows = (
-        ("bytes a day", quota.bytes_a_day, used.bytes, size, DAY),
-        ("versions an hour", quota.versions_an_hour, used.versions, versions, HOUR),
-        ("seconds of work an hour", quota.cpu_an_hour, used.cpu, 0, HOUR),
-        ("bytes on disk", quota.disk_bytes, used.disk, disk, 0),
-        ("open transfers", quota.open_transfers, 0, transfers, 0),  # of more than one the one longest untouched makes room
+        ("bytes a day", quota.bytes_a_day, used.bytes + size, DAY),
+        ("versions an hour", quota.versions_an_hour, used.versions + versions, HOUR),
+        ("seconds of work an hour", quota.cpu_an_hour, int(used.cpu) + 1, HOUR),  # what it will take is not known
+        ("bytes on disk", quota.disk_bytes, used.disk + disk, 0),
+        ("open transfers", quota.open_transfers, transfers, 0),  # of more than one the one longest untouched makes room
     )
-    for what, most, now, more, window in rows:
-        # What is measured is over once it is reached; what is asked for, when it does not fit.
-        if most is not None and (now + more > most or (not more and window == HOUR and now >= most and what.startswith("seconds"))):
+    for what, most, then, window in rows:
+        if most is not None and then > most:
             return f"its {most} {what} are used up", window
     return None
