@@ -45,7 +45,7 @@ class Bounds:
     answers: int = 64  # receipts that answer one hello, likewise
     lost_numbers: int = 100_000  # of one model of a device; more are neither noted nor called missing
     witnesses: int = 8  # links of the log that one device has seen and that are not in it
-    transfers_of_device: int = 4
+    transfers_of_device: int = 16  # whatever its quota
     transfers_total: int = 256
     transfer_seconds: int = 7 * 24 * 3600  # untouched for so long, it is forgotten
     transfer_rest: int = 600  # untouched for so long, it makes room when all places are taken

@@ -17,6 +17,7 @@ from modelwire.wire.topics import Topic
 
 from . import linking
 from .decision import OURS, Context, Decision, Reply, Result, clean, require_known
+from .quotas import charging
 
 UPDATE = "update"  # what devices send in parts
 
@@ -37,6 +38,10 @@ def transfer(context: Context, signed: Signed, data: bytes) -> Decision:
         return before
     if store.inbox.is_parked(said.id):
         return _wanted(context, said, set(range(count)), count)  # whole, and waiting for its parent
+    if store.transfers.get(slot) is None:
+        wait = charging.told_to_wait(context, said.device, said.model, size=said.size, disk=said.size, transfers=1)
+        if wait is not None:
+            return wait
     row = _open(context, slot, said, data)
     if row.held < count:
         return _wanted(context, said, store.transfers.held(slot), count)
@@ -61,6 +66,7 @@ def part(context: Context, topic: Topic, data: bytes) -> Decision:
     said = records.expect(records.parse(row.record), Transfer)
     parts.check(said, piece)
     store.transfers.put(slot, piece.index, piece.data, context.now)
+    store.quotas.count(topic.device, context.now, bytes=len(piece.data))
     count = parts.count(said, context.bounds.wire)
     if row.held + 1 < count:
         return Decision(Result.NOTED, topic.device, topic.model, reason=f"part {piece.index + 1} of {count}")
@@ -112,11 +118,17 @@ def _known(context: Context, said: Transfer) -> Decision | None:
 
 def _finish(context: Context, slot: bytes, said: Transfer) -> Decision:
     store = context.store
+    wait = charging.told_to_wait(context, said.device, said.model, size=0, versions=1)
+    if wait is not None:
+        return wait  # its parts stay: the next word on it joins them
     try:
         with store.transaction():
             whole = parts.join(said, store.transfers.pieces(slot))
+            # What has come is not on its way any more. Its parts go once it is taken: to delete them and take that back costs seconds.
+            store.transfers.open(OpenTransfer(slot, said.device, said.model, b"", said.size, 0))
+            done = linking.update(context, Topic(said.fleet, said.device, said.model, "up", "part"), whole, counted=True)
             store.transfers.close(slot)
-            return linking.update(context, Topic(said.fleet, said.device, said.model, "up", "part"), whole)
+            return done
     except OURS:
         raise
     except ModelWireError as error:
@@ -145,8 +157,9 @@ def _open(context: Context, slot: bytes, said: Transfer, data: bytes) -> OpenTra
         for old in store.transfers.all():
             if old.touched_at < context.now - bounds.transfer_seconds:
                 store.transfers.close(old.id)
-        mine = store.transfers.of(said.device)
-        for old in mine[: max(0, len(mine) + 1 - bounds.transfers_of_device)]:
+        mine, most = store.transfers.of(said.device), store.quotas.of(said.device).open_transfers
+        most = bounds.transfers_of_device if most is None else min(bounds.transfers_of_device, most)
+        for old in mine[: max(0, len(mine) + 1 - most)]:
             store.transfers.close(old.id)
         open_now = store.transfers.all()
         if len(open_now) >= bounds.transfers_total:

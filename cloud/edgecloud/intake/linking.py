@@ -28,14 +28,18 @@ from modelwire.errors import (
     BadSignature,
     BudgetExhausted,
     Conflict,
+    IndexOutOfRange,
     LineageError,
+    Malformed,
     ModelWireError,
+    TooLarge,
     TwoHistories,
     UnknownDevice,
     UnknownParent,
     WireError,
     WrongBase,
 )
+from modelwire.tensors import Schema
 from modelwire.update.container import Container, parse
 from modelwire.update.manifest import parse_manifest
 from modelwire.update.sections import Kind
@@ -44,8 +48,11 @@ from modelwire.wire.records import Level, Receipt
 from modelwire.wire.topics import Topic
 
 from .decision import OURS, Context, Decision, KeyStanding, Reply, Result, clean, standing
+from .quotas import charging
+from .quotas.content import require_content
 
 log = logging.getLogger("edgecloud.ingest")
+BAD_CONTENT = (IndexOutOfRange, Malformed, TooLarge)
 REACH = 1 << 32  # a device that jumps further would leave no numbers for its next life
 
 
@@ -63,8 +70,8 @@ class Subject:
         return cls(lineage, row.epoch, row.version, row.commit)
 
 
-def update(context: Context, topic: Topic, data: bytes) -> Decision:
-    """Return what became of a container: its bytes came in one message, or were joined from parts."""
+def update(context: Context, topic: Topic, data: bytes, *, counted: bool = False) -> Decision:
+    """Return what became of a container: its bytes came in one message, or were joined from parts, which were counted as they came."""
     container = parse(data, context.bounds.wire)
     header = container.header
     routes.check_update(topic, header.device, header.model)
@@ -77,6 +84,11 @@ def update(context: Context, topic: Topic, data: bytes) -> Decision:
         return _quarantine(context, container, data)
     met = context.store.lineages.situation(header.device, header.model, header.epoch, header.version, container.commit)
     if met is not None and not met.known and not met.lost:
+        size = 0 if counted else len(data)
+        wait = charging.told_to_wait(context, header.device, header.model, size=size, versions=1, disk=size)
+        if wait is not None:
+            return wait
+        context.store.quotas.count(header.device, context.now, bytes=size, versions=1)
         return _place(context, met, container, data, context.now)
     context.store.lineages.heard(header.device, header.model, context.now)
     known = context.store.versions.by_commit(container.commit)
@@ -162,8 +174,11 @@ def _place(context: Context, met: Situation, container: Container, data: bytes, 
         elif _is_known(context, header.parent, epoch.base):
             _require_first(context, lineage, container, head)
             raise LineageError(reason=f"stale parent: the head is version {head.version}")
+        require_content(container, _schema_of(context, header.schema_id, base), context.bounds.wire)
     except OURS:
         raise
+    except BAD_CONTENT as error:
+        return _refused(context, lineage, container, data, type(error).__name__, clean(f"its bytes are no update: {error}"))
     except LineageError as error:
         if isinstance(error, Conflict):  # its device has signed both
             alarm(context, lineage, error.message)
@@ -205,17 +220,24 @@ def _base_of(context: Context, container: Container, base: bytes, *, orphan: boo
             raise WrongBase(what="the snapshot", kind="base", expected=f"one that is registered ({names})", got=base.hex()[:16])
     row = store.bases.recall(base)
     assert row is not None  # its version's row refers to it
-    schema = _schema_id(row.manifest)
+    schema = _schema(row.manifest).id
     if header.schema_id != schema:
-        if orphan and header.kind is not Kind.SNAPSHOT and any(_schema_id(b.manifest) == header.schema_id for b in store.bases.all()):
+        if orphan and header.kind is not Kind.SNAPSHOT and any(_schema(b.manifest).id == header.schema_id for b in store.bases.all()):
             return base
         raise WrongBase(what="the update", kind="schema", expected=schema.hex()[:16], got=header.schema_id.hex()[:16])
     return base
 
 
 @lru_cache(maxsize=64)
-def _schema_id(manifest: bytes) -> bytes:
-    return parse_manifest(manifest).schema.id
+def _schema(manifest: bytes) -> Schema:
+    return parse_manifest(manifest).schema
+
+
+def _schema_of(context: Context, id: bytes, base: bytes) -> Schema:
+    """Return the schema that an update names: that of its base, or of the one that a snapshot before it will have brought."""
+    row = context.store.bases.recall(base)
+    found = [row] if row is not None else []
+    return next(schema for one in (*found, *context.store.bases.all()) if (schema := _schema(one.manifest)).id == id)
 
 
 def _is_known(context: Context, parent: bytes, base: bytes) -> bool:
@@ -308,6 +330,8 @@ def _park(context: Context, lineage: LineageRow, container: Container, data: byt
 def _quarantine(context: Context, container: Container, data: bytes) -> Decision:
     """Keep an update of an unknown key for the operator, without a receipt."""
     inbox, header, bounds = context.store.inbox, container.header, context.bounds
+    if len(data) > min(bounds.held_bytes, bounds.held_total_bytes):  # before it is hashed
+        raise BadSignature(what=container.name, signer=f"{header.device}, and it is too large for the quarantine")
     mark = hashlib.sha256(data).digest()
     if not inbox.holds(header.device, header.model, "update", mark):
         count, size = inbox.held_size(header.device, "update")

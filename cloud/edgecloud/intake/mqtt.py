@@ -29,6 +29,7 @@ from modelwire.errors import BadArgument, ModelWireError
 from modelwire.wire import topics
 
 from .paho_client import AGAIN_SECONDS, PahoClient
+from .quotas.screening import PacketScreen, Turns
 from .transport import Delivery
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class MqttTransport:
         self._filter = topics.all_up(fleet)
         self._connect_seconds = connect_seconds
         self._receive: Callable[[Delivery], None] = lambda _: None
+        self._turns: Turns | None = None
         self._client: PahoClient | None = None
         self._tls: ssl.SSLContext | None = None
         self._protocol = mqtt.MQTTv5
@@ -134,6 +136,10 @@ class MqttTransport:
         self._begin()
         self._watch = threading.Thread(target=self._settle_protocol, name="edgecloud-link", daemon=True)
         self._watch.start()
+
+    def screen_with(self, turns: Turns) -> None:
+        """Let messages that have no turn be acknowledged and not be read, from the next connection on."""
+        self._turns = turns
 
     def publish(self, topic: str, data: bytes) -> None:
         client = self._client
@@ -213,6 +219,7 @@ class MqttTransport:
         client.max_inflight_messages_set(IN_FLIGHT)
         client.max_queued_messages_set(QUEUED)
         client.reconnect_delay_set(min_delay=1, max_delay=30)
+        client.screen = PacketScreen(self._turns) if self._turns is not None else None
         client.on_fault = lambda: self._mend(client)
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail

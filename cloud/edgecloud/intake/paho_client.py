@@ -18,6 +18,8 @@ from paho.mqtt.enums import MessageType, MQTTErrorCode
 
 from edgecommon.mqtt_packets import INBOUND, BeyondBoundsError, InboundBound
 
+from .quotas.screening import PacketScreen
+
 log = logging.getLogger("edgecloud.link")
 
 AGAIN_SECONDS = 1.0  # after a fault of the MQTT library
@@ -50,6 +52,7 @@ class PahoClient(mqtt.Client):
     _unread, _place = b"", 0  # what was read ahead, and how much of it is taken
     _may_read = True  # whether this look at the socket has not read from it yet
     _bell: _Bell | None = None
+    screen: PacketScreen | None = None  # takes messages out before they are read
     five = False  # MQTT 5 is spoken; paho 2.0.0 can't be asked for it
     _bound: InboundBound | None = None  # of this connection, once it has read
 
@@ -102,6 +105,17 @@ class PahoClient(mqtt.Client):
         return taken
 
     def _read(self) -> bytes:
+        data = self._receive()
+        if self.screen is None or not data:
+            return data
+        kept, said = self.screen.pass_on(data)
+        if said:
+            self._packet_queue(MessageType.PUBACK, said, 0, 0)
+        if not kept:
+            raise BlockingIOError
+        return kept
+
+    def _receive(self) -> bytes:
         try:
             return super()._sock_recv(READ_BYTES)
         except BlockingIOError:
@@ -132,6 +146,8 @@ class PahoClient(mqtt.Client):
 
     def _sock_close(self) -> None:
         self._unread, self._place, self._bound = b"", 0, None  # of a connection that is no more
+        if self.screen is not None:
+            self.screen.reset()
         super()._sock_close()
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:

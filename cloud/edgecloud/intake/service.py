@@ -1,13 +1,13 @@
 """The service that takes a fleet's messages in: commit first, acknowledge and answer after, rebuild beside it.
 
-Four threads: the transport's own fills a bounded queue; this one commits batches, acknowledges and answers; one rebuilds; one compacts.
+Four threads: the transport's own fills a bounded inlet, where each device has its turns; this one commits batches, acknowledges and
+answers; one rebuilds; one compacts.
 `kill -9` at any moment loses nothing: what was not committed was not acknowledged, and what was not receipted comes again.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import secrets
 import threading
 import time
@@ -32,18 +32,26 @@ from modelwire.wire.signing import Signer
 
 from .challenge import SECRET_BYTES
 from .decision import Bounds, Decision, Reply, Result
+from .quotas import charging
+from .quotas.inlet import Inlet
+from .quotas.trainings import Trainings
 from .rebuilding import Rebuilder
 from .routing import Ingest
 from .speaking import Voice
-from .transport import Delivery, IntakeTransport
+from .transport import Delivery, IntakeTransport, ScreeningTransport
 
 log = logging.getLogger("edgecloud.ingester")
 NO_ROOM = "%s; nothing more is acknowledged until there is room: %s"
 ROOM = "there is room on the disk again: going on"
 QUIET = 1.0  # seconds without a message, after which what is done beside may take all the time it wants
+TRAININGS = 1  # processes that train recipes again
+AT_REST = 0.2  # seconds that a message is waited for
+TOLD_LEFT_OUT = 60.0  # seconds between two words on what was left out
+NAMES_AT_ONCE = 10_000
 TOLD = 2.0  # seconds between two words to systemd about what goes on
 UNREACHED = "start the broker, or name another one: edgecloud ingest --broker mqtt://HOST:PORT"
 _WORRYING = (Result.REFUSED, Result.DROPPED, Result.QUARANTINED, Result.WAITS)
+_LEVELS = {**dict.fromkeys(_WORRYING, logging.WARNING), Result.NOTED: logging.DEBUG}  # of a large update each part is noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +60,9 @@ class Pace:
 
     batch: int = 100  # messages a commit; one power-safe commit of many costs what one of one does
     batch_seconds: float = 0.05
+    slice: float = 0.25  # seconds, after which a batch is committed as far as it is: what is dear holds nobody up for longer
     queue: int = 1000  # messages that wait for their batch
-    queue_bytes: int = 256 * 1024 * 1024  # of them together; a broker would send hundreds of the largest at once
+    queue_bytes: int = 64 * 1024 * 1024  # of them together; a broker would send hundreds of the largest at once
     tick: float = 1.0  # how often the operator's additions and requests are looked for
     resend: float = 30.0  # a command without an answer goes out again
     busy: float = 30.0  # how long another writer may hold the registry
@@ -102,8 +111,9 @@ class Ingester:
         self._clock = clock
         self._synchronous, self._certificates = synchronous, certificates
         # Messages, and what the rebuild has to say: only one thread answers, so `verified` never overtakes `stored`.
-        self._queue: queue.Queue[Delivery | Reply] = queue.Queue(self._pace.queue)
-        self._waiting_bytes = 0  # of messages taken from the transport and not committed yet
+        self._inlet = Inlet(self._pace.queue, self._pace.queue_bytes, leave_out=transport.acknowledge)
+        self._admitted = 0  # the last key whose device has a queue of its own
+        self._told_at = float("-inf")  # monotonic seconds since it was said whose messages were left out
         self._counting = threading.Lock()
         self._stopping = False
         self._full = False  # its disk took nothing more, the last time
@@ -153,7 +163,10 @@ class Ingester:
                 ingest = Ingest(store, self._bounds, secret=self._secret, certificates=self._certificates)
                 ingest.catch_up()
                 require_signed(store, ingest.admissions, self._path)
-                self._transport.start(self._take_in)
+                self._look_at_inlet(store)
+                if isinstance(self._transport, ScreeningTransport):
+                    self._transport.screen_with(self._inlet.screen)
+                self._transport.start(lambda delivery: self._inlet.put(delivery, lambda: self._stopping))
                 self._fleet = store.identity.id
                 self._send(told)
                 self._serve(ingest, once)
@@ -177,7 +190,7 @@ class Ingester:
         met: float | None = None  # when the broker was first reached
         while not self._stopping:
             self._tell_systemd()
-            batch, said = self._collect()
+            batch, said = self._inlet.take(self._pace.batch, AT_REST, self._pace.batch_seconds, lambda: self._stopping)
             self._tell(self._standing())
             now = time.monotonic()
             if batch:
@@ -189,12 +202,13 @@ class Ingester:
                 last_tick = now
                 self._send(self._voice.look(ingest.store, int(self._clock())))
                 self._tick(ingest)
+                self._look_at_inlet(ingest.store)
             if once is not None:
                 if met is None and self._transport.connected:
                     met = last_message = now
                 if met is None and now - started > self._pace.connect:
                     raise self._unreached()
-                if met is not None and now - last_message > once and self._idle.is_set() and self._queue.empty():
+                if met is not None and now - last_message > once and self._idle.is_set() and self._inlet.empty:
                     if self._transport.connected and self._transport.trouble is not None:
                         raise self._unreached()
                     return
@@ -228,50 +242,20 @@ class Ingester:
             return BrokerRefused(broker=name, reason=trouble.reason, fix=trouble.fix or "edgecloud doctor")
         return BrokerUnreachable(broker=name, reason=trouble.reason, fix=trouble.fix or UNREACHED)
 
-    def _take_in(self, item: Delivery | Reply) -> None:
-        """Runs on the transport's thread and the rebuild's: a full queue holds them back."""
-        size = len(item.data) if isinstance(item, Delivery) else 0
-        while not self._stopping:
-            with self._counting:
-                # What is larger than all the room comes alone: it is read only to be refused.
-                fits = not size or not self._waiting_bytes or self._waiting_bytes + size <= self._pace.queue_bytes
-                self._waiting_bytes += size if fits else 0
-            if fits:
-                break
-            time.sleep(0.02)
-        while not self._stopping:
-            try:
-                self._queue.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                if isinstance(item, Reply):
-                    self._beat()  # the rebuild waits for the other thread, and is not stuck itself
-
-    def _collect(self) -> tuple[list[Delivery], list[Reply]]:
-        """Return the next batch: by count and by time, for a broker may keep back what would fill it; and what is to be said."""
-        batch: list[Delivery] = []
-        said: list[Reply] = []
-        end = time.monotonic() + 0.2
-        while len(batch) < self._pace.batch and not self._stopping:
-            try:
-                item = self._queue.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                break
-            if isinstance(item, Reply):
-                said.append(item)
-            else:
-                batch.append(item)
-            if len(batch) + len(said) == 1:
-                end = time.monotonic() + self._pace.batch_seconds
-        return batch, said
-
     def _commit(self, ingest: Ingest, batch: list[Delivery]) -> None:
         while True:
             try:
                 with ingest.store.transaction():
-                    now = int(self._clock())
+                    now, end = int(self._clock()), time.monotonic() + self._pace.slice
                     ingest.catch_up()
-                    outcomes = [ingest.take(d.topic, d.data, now, d.unread) for d in batch]
+                    outcomes, took = [], []
+                    for delivery in batch:
+                        began = time.thread_time()
+                        outcomes.append(ingest.take(delivery.topic, delivery.data, now, delivery.unread))
+                        took.append(time.thread_time() - began)
+                        if time.monotonic() > end:
+                            break
+                    charging.count_work(ingest.store, outcomes, took, now)
                     self._sign(ingest.store)
                 break
             except (StateBusy, DiskUnwritable, OSError) as error:
@@ -281,12 +265,24 @@ class Ingester:
                 if self._wait(error, "the batch waits"):
                     return  # nothing of it was acknowledged: it comes again
         self._has_room()
-        with self._counting:
-            self._waiting_bytes -= sum(len(d.data) for d in batch)
+        done, left = batch[: len(outcomes)], batch[len(outcomes) :]
+        self._inlet.done(done, took)
+        self._inlet.back(left)
         self._heard = time.monotonic()
-        for delivery in batch:
+        for delivery in done:
             self._transport.acknowledge(delivery)
         self._after(outcomes)
+
+    def _look_at_inlet(self, store: Store) -> None:
+        """Give devices that were admitted since queues of their own, and say whose messages were left out."""
+        while found := store.quotas.admitted(self._admitted, NAMES_AT_ONCE):
+            self._admitted = found[-1][0]
+            self._inlet.admit(device for _, device in found)
+        if time.monotonic() - self._told_at >= TOLD_LEFT_OUT and (left_out := self._inlet.left_out()):
+            self._told_at = time.monotonic()
+            most = sorted(left_out.items(), key=lambda one: -one[1])
+            named = ", ".join(f"{count} of {name}" for name, count in most[:3]) + (f", and of {len(most) - 3} others" if most[3:] else "")
+            log.warning("messages beyond their senders' turns were left out: %s; a board that has no receipt sends again", named)
 
     def _is_busy(self) -> bool:
         """Return whether messages come, or what they brought is not proven yet. Runs on the compactor's thread."""
@@ -364,7 +360,7 @@ class Ingester:
     def _after(self, outcomes: Iterable[Decision]) -> None:
         for outcome in outcomes:
             self.tally.results[outcome.result.value] += 1
-            level = logging.WARNING if outcome.result in _WORRYING else logging.INFO
+            level = _LEVELS.get(outcome.result, logging.INFO)
             if outcome.news and log.isEnabledFor(level):
                 log.log(level, "%s", outcome.line, extra={"kind": outcome.kind})
             self._send(outcome.replies)
@@ -386,9 +382,13 @@ class Ingester:
         try:
             store = self._open()
             pool = WorkerPool(self._path, self._pace.workers) if self._pace.workers else None
+            trainings = Trainings(store, WorkerPool(self._path, TRAININGS))
             try:
-                self._rebuild_all(Rebuilder(store, bounds=self._bounds, sign=self._sign, pool=pool, beat=self._beat))
+                self._rebuild_all(Rebuilder(
+                    store, bounds=self._bounds, sign=self._sign, pool=pool, beat=self._beat, trainings=trainings
+                ))  # fmt: skip
             finally:
+                trainings.close()
                 if pool is not None:
                     pool.close()
                 store.close()
@@ -416,11 +416,11 @@ class Ingester:
                 else:
                     log.error("refused %s: %s", one.name, one.reason)
                 for reply in one.replies:
-                    self._take_in(reply)
+                    self._inlet.answer(reply, lambda: self._stopping, self._beat)  # full, it is not stuck itself
             if not judged:
-                if not self._work.is_set():
+                if not self._work.is_set() and not rebuilder.busy:
                     self._idle.set()
-                self._work.wait(1.0)
+                self._work.wait(0.0 if rebuilder.busy else 1.0)
 
     def _letting_go(self, store: SqliteStore) -> LettingGo:
         return LettingGo(store, stopping=lambda: self._stopping)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edgecommon.reaching import Trouble
 
@@ -17,6 +17,14 @@ class Delivery:
     data: bytes
     token: object = None
     unread: int = 0  # bytes of a message that was too large to be read, and has no data here
+
+
+@runtime_checkable
+class ScreeningTransport(Protocol):
+    """A transport that can leave messages out before it has spent its time on them."""
+
+    def screen_with(self, turns: Callable[[Sequence[tuple[str, int]]], Sequence[bool]]) -> None:
+        """Leave out what has no turn, acknowledged. turns: says of messages, by topic and bytes, whether each has one."""
 
 
 class IntakeTransport(Protocol):

@@ -9,6 +9,7 @@ from .blobs import BlobStore
 from .counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from .let_go_rows import ErasureRow, SquashRow, ThinnedRow
 from .probe_rows import OUTPUT, IntermediateRow, ObservedRow, ProbeRow
+from .quota_rows import QuotaRow, UsedRow
 from .rows import (
     ActRow,
     AlarmRow,
@@ -80,6 +81,7 @@ __all__ = [
     "PolicyRow",
     "PresenceRow",
     "ProbeRow",
+    "QuotaRow",
     "RecentEntries",
     "Refusal",
     "Rejection",
@@ -93,6 +95,7 @@ __all__ = [
     "Store",
     "ThinnedRow",
     "TrustRow",
+    "UsedRow",
     "VersionLink",
     "VersionRow",
     "WaitingMessage",
@@ -105,6 +108,7 @@ __all__ = [
     "lock",
     "open_registry",
     "privacy",
+    "quota_rows",
     "sqlite",
     "state_folder",
     "statements",

@@ -237,6 +237,7 @@ class Refusal:
     version: int = 0
     commit: bytes = b""
     repeats: int = 0  # how often the same message came again
+    first_at: int = 0  # the inbox's own; 0: from before it was noted
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,9 +54,34 @@ def lie_about_sections(data: bytes, key: signing.PrivateKey, **changes: int) -> 
     return reseal(bytes(front), key)
 
 
-STRUCTURE = {
+CONTENT = {
     "a tensor that is not there": ({"tensor": 4000}, "is outside"),
     "more entries than the tensor has": ({"count": 1 << 30}, "is outside"),
+    "entries that do not fit its bytes": ({"count": 60_000}, ""),
+}
+
+
+@pytest.mark.parametrize("what", CONTENT)
+def test_a_signed_update_that_does_not_decode_is_refused_with_a_receipt_and_nothing_of_it_is_kept(
+    centre: Centre, device: ScriptedDevice, what: str
+) -> None:
+    changes, reason = CONTENT[what]
+    honest = device.train()
+    centre.deliver(device, honest)
+    blobs = centre.store.database.number("SELECT count(*) FROM blob")
+    lie = lie_about_sections(device.train().data, device.key, **changes)
+    for _ in range(3):
+        assert centre.take((device.topic("update"), lie)).result is Result.REFUSED
+    assert centre.statuses(device) == {1: "stored"} and centre.store.database.number("SELECT count(*) FROM blob") == blobs
+    refusal = next(r for r in centre.said() if isinstance(r, Receipt) and r.level is Level.REFUSED)
+    assert (refusal.good, refusal.good_version) == (honest.commit, 1) and reason in refusal.reason
+    (row,) = centre.store.refusals.last(9)
+    assert (row.size, row.repeats, row.version) == (len(lie), 2, 2)
+    again = device.snapshot(honest.commit)
+    assert centre.deliver(device, again)[0].result is Result.STORED
+
+
+STRUCTURE = {
     "one entry more than there are": ({"count": 3}, ""),
     "another unit": ({"exponent": 5}, "another unit"),
     "a step that takes it out of range": ({"m": 255, "j": 22}, "range of +-2^22"),

@@ -251,7 +251,7 @@ def test_a_full_queue_holds_the_broker_back(path: Path, device: ScriptedDevice, 
     with store.transaction():
         for _ in range(100):
             broker.publish(*device.update(device.train()))
-        until(lambda: "the batch waits" in caplog.text and running.ingester._queue.full())
+        until(lambda: "the batch waits" in caplog.text and running.ingester._inlet.full)
         assert len(broker.sessions["centre"].sent) <= 5 + 10 + 1
     until(lambda: (100, Level.VERIFIED) in receipts(broker))
     running.stop()
@@ -359,7 +359,7 @@ def test_messages_that_wait_are_bounded_in_bytes_and_the_large_ones_still_come_t
     with store.transaction():
         for n in range(50):
             broker.publish(f"e1/{FLEET}/pi-{n}/digits/up/update", bytes(300_000))
-        until(lambda: "the batch waits" in caplog.text and running.ingester._waiting_bytes > (1 << 20) - 300_000)
+        until(lambda: "the batch waits" in caplog.text and running.ingester._inlet.bytes > (1 << 20) - 300_000)
         assert len(broker.sessions["centre"].sent) <= 6
     broker.publish(f"e1/{FLEET}/pi-0/digits/up/update", bytes(2_000_000))
     until(lambda: not broker.sessions["centre"].waiting)

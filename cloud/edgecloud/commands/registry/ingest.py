@@ -47,7 +47,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--certificates", metavar="DIR", help=what)
     what = "repeat a command without an answer after this (default: 30); EDGECLOUD_RESEND"
     parser.add_argument("--resend", type=number(), metavar="SECONDS", help=what)
-    what = "processes that rebuild; 0: this one does (default: 2; with --once or on one core, 0); EDGECLOUD_WORKERS"
+    what = (
+        "processes that rebuild; 0: a thread of this one does (default: 2; with --once or on one core, 0); "
+        "recipes are trained again in one more, whatever is said here; EDGECLOUD_WORKERS"
+    )
     parser.add_argument("--workers", type=whole(most=WORKERS_MAX), metavar="N", help=what)
     what = f"share of a processor for scoring new versions on probe sets; 0: none (default: {SHARE:g}); EDGECLOUD_EVALUATE_SHARE"
     parser.add_argument("--evaluate-share", type=number(-1.0, 1.0), metavar="SHARE", help=what)

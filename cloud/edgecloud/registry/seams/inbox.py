@@ -111,6 +111,9 @@ class Refusals(Protocol):
 
     def by_digest(self, digest: bytes) -> Refusal | None: ...
 
+    def drop(self, digest: bytes) -> None:
+        """Forget a refusal: the same message is looked at anew when it comes again."""
+
     def last(self, limit: int, device: str | None = None, model: str | None = None) -> list[Refusal]:
         """Return the newest refusals first."""
 

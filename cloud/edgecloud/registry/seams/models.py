@@ -203,6 +203,9 @@ class Tallies(Protocol):
     def by_kind(self, device: str | None = None) -> list[KindTally]:
         """Return what came as each kind, of one device or of all, by the kind's name."""
 
+    def holds(self, lineage: int, kind: str) -> bool:
+        """Return whether a model has sent versions of a kind."""
+
     def kept(self, device: str | None = None) -> KeptTally:
         """Return what is stored beside the containers."""
 

@@ -13,6 +13,7 @@ from .inbox import Annotations, Inbox, Losses, Refusals, Requests, Transfers
 from .keeping import Policies, Sketches, States
 from .models import Bases, Lineages, Merges, Tallies, Versions
 from .probing import Intermediates, ProbeSets
+from .quotas import Quotas
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
@@ -32,6 +33,7 @@ class Store(Protocol):
     losses: Losses
     refusals: Refusals
     requests: Requests
+    quotas: Quotas
     transfers: Transfers
     annotations: Annotations
     thinnings: Thinnings

@@ -1,10 +1,14 @@
-"""What waits, was refused or is under way, in SQLite: bounded, and forgotten when it is done."""
+"""What waits, was refused or is under way, in SQLite: bounded, and forgotten when it is done. And how much of it each device may send."""
 
 from __future__ import annotations
 
+from edgecloud.registry.quota_rows import NAMES, USUAL, QuotaRow, UsedRow
 from edgecloud.registry.rows import Annotation, OpenTransfer, Parked, Refusal, Request, WaitingMessage
+from edgecloud.registry.seams.quotas import ALL
 from edgecloud.registry.seams.trust import Log
 from edgecommon.sqlite import Database, Row
+
+HOUR, DAY = 3600, 24 * 3600  # seconds
 
 
 class SqliteInbox:
@@ -108,7 +112,7 @@ class SqliteInbox:
 class SqliteRefusals:
     """Implements Refusals."""
 
-    _ALL = 'SELECT digest, device, model, error, reason, at, size, epoch, version, "commit", repeats FROM refusal'
+    _ALL = 'SELECT digest, device, model, error, reason, at, size, epoch, version, "commit", repeats, first_at FROM refusal'
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -121,7 +125,7 @@ class SqliteRefusals:
             return
         id = self._database.insert(
             "refusal", digest=r.digest, device=r.device, model=r.model, error=r.error, reason=r.reason, at=r.at, size=r.size,
-            epoch=r.epoch, version=r.version, commit=r.commit,
+            epoch=r.epoch, version=r.version, commit=r.commit, first_at=r.at,
         )  # fmt: skip
         self._database.run("DELETE FROM refusal WHERE id <= ?", id - keep)
 
@@ -134,6 +138,9 @@ class SqliteRefusals:
 
     def by_digest(self, digest: bytes) -> Refusal | None:
         return self._first("WHERE digest = ?", digest)
+
+    def drop(self, digest: bytes) -> None:
+        self._database.run("DELETE FROM refusal WHERE digest = ?", digest)
 
     def last(self, limit: int, device: str | None = None, model: str | None = None) -> list[Refusal]:
         wanted = [(column, value) for column, value in (("device", device), ("model", model)) if value is not None]
@@ -238,6 +245,64 @@ class SqliteTransfers:
 
     def close(self, transfer: bytes) -> None:
         self._database.run("DELETE FROM transfer WHERE id = ?", transfer)
+
+
+class SqliteQuotas:
+    """Implements Quotas."""
+
+    _ROW = f"SELECT {', '.join(NAMES)} FROM quota"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of(self, device: str) -> QuotaRow:
+        rows = {row[0]: QuotaRow(*row[1:]) for row in self._database.all(
+            f"SELECT device, {', '.join(NAMES)} FROM quota WHERE device IN (?, ?)", device, ALL
+        )}  # fmt: skip
+        return rows.get(device, QuotaRow()).over(rows.get(ALL, QuotaRow()).over(USUAL))
+
+    def own(self, device: str) -> QuotaRow | None:
+        row = self._database.maybe(f"{self._ROW} WHERE device = ?", device)
+        return None if row is None else QuotaRow(*row)
+
+    def rows(self) -> dict[str, QuotaRow]:
+        found = self._database.all(f"SELECT device, {', '.join(NAMES)} FROM quota ORDER BY device")
+        return {str(row[0]): QuotaRow(*row[1:]) for row in found}
+
+    def set(self, device: str, row: QuotaRow, now: int) -> None:
+        with self._database.transaction():
+            self._database.run("DELETE FROM quota WHERE device = ?", device)
+            if row != QuotaRow():
+                values = (getattr(row, name) for name in NAMES)
+                self._database.run("INSERT INTO quota VALUES (?, ?, ?, ?, ?, ?, ?)", device, *values, now)
+
+    def used(self, device: str, now: int) -> UsedRow:
+        row = self._database.maybe(
+            "SELECT u.bytes * (u.day = ?2), u.versions * (u.hour = ?3), u.cpu * (u.hour = ?3), t.n, t.size + p.size + v.size"
+            " FROM (SELECT count(*) n, coalesce(sum(size), 0) size FROM transfer WHERE device = ?1) t,"
+            " (SELECT coalesce(sum(length(bytes)), 0) size FROM parked WHERE device = ?1) p,"
+            " (SELECT coalesce(sum(y.bytes - y.thinned_bytes), 0) size FROM lineage l JOIN tally y ON y.lineage = l.id"
+            " WHERE l.device = ?1) v LEFT JOIN used u ON u.device = ?1",
+            device, now // DAY, now // HOUR,
+        )  # fmt: skip
+        assert row is not None  # sums have a row always
+        return UsedRow(row[0] or 0, row[1] or 0, (row[2] or 0) / 1e6, row[3], row[4])
+
+    def count(self, device: str, now: int, *, bytes: int = 0, versions: int = 0, cpu: float = 0.0) -> None:
+        self._database.run(
+            "INSERT INTO used VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (device) DO UPDATE SET"
+            " bytes = bytes * (day = excluded.day) + excluded.bytes, day = excluded.day,"
+            " versions = versions * (hour = excluded.hour) + excluded.versions,"
+            " cpu = cpu * (hour = excluded.hour) + excluded.cpu, hour = excluded.hour",
+            device, now // DAY, bytes, now // HOUR, versions, round(cpu * 1e6),
+        )  # fmt: skip
+
+    def users(self) -> list[str]:
+        return [str(row[0]) for row in self._database.all("SELECT device FROM used ORDER BY device")]
+
+    def admitted(self, after: int, limit: int) -> list[tuple[int, str]]:
+        rows = self._database.all("SELECT id, device FROM device_key WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+        return [(int(id), str(device)) for id, device in rows]
 
 
 class SqliteAnnotations:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 19  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 20  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
@@ -122,6 +122,10 @@ def _steps_of_comparing(migrations: Migrations) -> None:
         _keep(tables, "merge")
         tables.execute(_trigger("merged_from", "no_update", "UPDATE", "1"))
         tables.execute(_trigger("merged_from", "no_delete", "DELETE", deleting.UNLESS_ERASED))
+
+    @migrations(name="m020_quotas")
+    def m020_quotas(tables: Any) -> None:
+        _run(tables, tables_of.QUOTAS)
 
 
 def check(database: Database) -> bool:

@@ -15,6 +15,7 @@ from edgecloud.registry.seams.inbox import Annotations, Inbox, Losses, Refusals,
 from edgecloud.registry.seams.keeping import Policies, Sketches, States
 from edgecloud.registry.seams.models import Bases, Lineages, Merges, Tallies, Versions
 from edgecloud.registry.seams.probing import Intermediates, ProbeSets
+from edgecloud.registry.seams.quotas import Quotas
 from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
@@ -26,7 +27,7 @@ from modelwire.wire.signing import Fleet
 from . import schema
 from .database import open_database, problems, require_no_sides
 from .evaluations import SqliteEvaluations
-from .inbox import SqliteAnnotations, SqliteInbox, SqliteRefusals, SqliteRequests, SqliteTransfers
+from .inbox import SqliteAnnotations, SqliteInbox, SqliteQuotas, SqliteRefusals, SqliteRequests, SqliteTransfers
 from .keeping import SqlitePolicies, SqliteStates
 from .log import SqliteLog
 from .losses import SqliteLosses
@@ -66,6 +67,7 @@ class SqliteStore:
         self.losses: Losses = SqliteLosses(database)
         self.refusals: Refusals = SqliteRefusals(database)
         self.requests: Requests = SqliteRequests(database, self.log)
+        self.quotas: Quotas = SqliteQuotas(database)
         self.transfers: Transfers = SqliteTransfers(database)
         self.annotations: Annotations = SqliteAnnotations(database)
         self.thinnings: Thinnings = SqliteThinnings(database, self.log)

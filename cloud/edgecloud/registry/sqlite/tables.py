@@ -341,3 +341,25 @@ CREATE TABLE merged_from (
 );
 CREATE INDEX merged_from_version ON merged_from (version_id)
 """
+
+# How much each device may take of the centre, and what it has taken: one row a device, of the day and the hour that it is.
+QUOTAS = """
+CREATE TABLE quota (
+  device TEXT PRIMARY KEY, -- empty: all that have no row
+  bytes_a_day INTEGER CHECK (bytes_a_day >= 0),
+  versions_an_hour INTEGER CHECK (versions_an_hour >= 0),
+  cpu_an_hour INTEGER CHECK (cpu_an_hour >= 0),
+  open_transfers INTEGER CHECK (open_transfers >= 0),
+  disk_bytes INTEGER CHECK (disk_bytes >= 0),
+  at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE used (
+  device TEXT PRIMARY KEY,
+  day INTEGER NOT NULL, -- since 1970
+  bytes INTEGER NOT NULL,
+  hour INTEGER NOT NULL, -- likewise
+  versions INTEGER NOT NULL,
+  cpu INTEGER NOT NULL -- microseconds
+) WITHOUT ROWID;
+ALTER TABLE refusal ADD COLUMN first_at INTEGER NOT NULL DEFAULT 0
+"""

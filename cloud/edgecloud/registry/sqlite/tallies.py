@@ -136,6 +136,9 @@ class SqliteTallies:
         )
         return [KindTally(*row) for row in rows]
 
+    def holds(self, lineage: int, kind: str) -> bool:
+        return self._database.maybe("SELECT 1 FROM tally WHERE lineage = ? AND kind = ? LIMIT 1", lineage, kind) is not None
+
     def kept(self, device: str | None = None) -> KeptTally:
         of, values = ("WHERE lineage IN (SELECT id FROM lineage WHERE device = ?)", [device]) if device is not None else ("", [])
         sized = "SELECT count(*), coalesce(sum(size), 0) FROM"
