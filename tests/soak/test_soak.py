@@ -70,7 +70,12 @@ def test_a_process_that_falls_ends_it_with_1_and_says_what_to_look_at(
     assert code == 1 and "pi-2 ended with 70" in said and "ingester.log" in said
 
 
-@pytest.mark.parametrize("words", [("--minutes", "0"), ("--minutes", "nan"), ("--minutes", "inf"), ("--agents", "0"), ("--real", "7"), ("--slow", "-1"), ("--seed", "x")])
+SENSELESS = [
+    ("--minutes", "0"), ("--minutes", "nan"), ("--minutes", "inf"), ("--agents", "0"), ("--real", "7"), ("--slow", "-1"), ("--seed", "x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", SENSELESS)
 def test_what_makes_no_sense_is_refused(words: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as refused:
         soaked(monkeypatch, Fallen(""), tmp_path, *words)
