@@ -32,6 +32,7 @@ FOLDER = Path("build/soak")
 EVERY = 6.0  # seconds on the mean between two kills
 FREEZE = 60.0  # seconds, at the most
 QUEUE = 100
+LONGEST = 10_000.0  # minutes: a week
 NAMED = 20  # differences that are printed; the file has all
 LOOK = """\
 soak: {what}
@@ -60,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"{who}; {args.minutes:g} minutes, seed {args.seed}")
     try:
         came = endure(work, plan, say)
+    except KeyboardInterrupt:
+        print(f"\nsoak: stopped by the keyboard; what there is lies in {work}", file=sys.stderr)
+        return 130
     except Fallen as fallen:
         print(fallen, file=sys.stderr)
         print(LOOK.format(what="a process fell, or hung", folder=work, minutes=args.minutes, seed=args.seed), file=sys.stderr)
@@ -81,16 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given = os.environ
-    parser.add_argument("--minutes", type=float, default=float(given.get("MINUTES") or 30), help="how long (default 30; MINUTES)")
-    parser.add_argument("--seed", type=int, default=int(given.get("SEED") or 1), help="of all that is left to chance (default 1; SEED)")
+    parser.add_argument("--minutes", type=float, default=given.get("MINUTES") or "30", help="how long (default 30; MINUTES)")
+    parser.add_argument("--seed", type=int, default=given.get("SEED") or "1", help="of all that is left to chance (default 1; SEED)")
     parser.add_argument("--agents", type=int, default=6, help="how many boards (default 6)")
     parser.add_argument("--real", type=int, default=2, help="of them train by a TFLite runtime (default 2)")
     parser.add_argument("--slow", type=int, default=3, help="of them are behind a slow link (default 3)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where all is kept (default {FOLDER})")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON document instead of a table")
     args = parser.parse_args(argv)
-    if args.minutes <= 0 or args.agents < 1 or not 0 <= args.real <= args.agents or not 0 <= args.slow <= args.agents:
-        parser.error("it takes a time above 0 and an agent at least; --real and --slow are at most as many as --agents")
+    few = args.agents < 1 or not 0 <= args.real <= args.agents or not 0 <= args.slow <= args.agents
+    if few or not 0 < args.minutes <= LONGEST:
+        parser.error(f"it takes 0 to {LONGEST:g} minutes and an agent at least; --real and --slow are at most as many as --agents")
     return args
 
 

@@ -238,7 +238,7 @@ class Ordeal:
     def _look(self, total: int = 0) -> int:
         """Say how far all is from time to time, and return how many versions are stored. Raises Fallen."""
         for name, process in self.fleet.devices.items():
-            if (process.code or 0) > 0:
+            if process.code not in (None, 0):  # whoever was killed has been started again by now
                 raise Fallen(f"{name} ended with {process.code}:\n{process.tail()}")
         if not self.fleet.ingester.running:
             raise Fallen(f"the ingester ended with {self.fleet.ingester.code}:\n{self.fleet.ingester.tail()}")

@@ -47,6 +47,28 @@ class _Built:
     sketch: bytes = b""
 
 
+class _SetAside:
+    """Lineages that this registry can't rebuild: left alone until it is restored, or until their board sends all of its state anew."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, int] = {}  # by lineage: the last version that failed
+        self._since: dict[int, int] = {}  # by lineage: the snapshot behind it, which needs nothing of what came before
+
+    def add(self, version: VersionRow) -> None:
+        """Leave the lineage of a version alone that can't be rebuilt for no fault of its own."""
+        self._last[version.lineage] = max(version.id, self._last.get(version.lineage, 0))
+        self._since.pop(version.lineage, None)
+
+    def holds(self, version: VersionRow) -> bool:
+        """Return whether a version is left alone."""
+        last = self._last.get(version.lineage)
+        if last is None:
+            return False
+        if version.kind == "snapshot" and version.id > last:
+            self._since.setdefault(version.lineage, version.id)
+        return version.id < self._since.get(version.lineage, version.id + 1)
+
+
 class Rebuilder:
     """The rebuild of one registry, for one thread with a store of its own. Keeps the newest states in memory, bounded."""
 
@@ -66,7 +88,7 @@ class Rebuilder:
         self._bounds = bounds if bounds is not None else Bounds()
         self._builder = Builder(store, kept_bytes)
         self._kept = self._builder.kept
-        self._damaged: set[int] = set()  # lineages that this registry can't rebuild: set aside until it is restored
+        self._aside = _SetAside()
         self._slow: dict[int, float] = {}  # lineages whose versions took long, and how long: all others come first
         self._dealt: dict[int, VersionRow] = {}  # to the pool, and not judged yet
         self._void: set[int] = set()  # dealt, and refused with their parent meanwhile
@@ -139,7 +161,7 @@ class Rebuilder:
             except Exception:
                 # An update that finds a bug would otherwise stop the whole fleet, and again after each start.
                 log.exception(FAULTY, f"{lineage}@{version.version}")
-                self._damaged.add(lineage.id)
+                self._aside.add(version)
             self._took(lineage, time.monotonic() - began)
         return results + self._train(0.0 if results else TRAINED)
 
@@ -204,13 +226,13 @@ class Rebuilder:
         while not self._turns.full and (batch := self.store.versions.unverified(SCANNED, self._after)):
             self._after = batch[-1].id
             for version in batch:
-                if version.lineage in self._damaged or version.lineage in self._slow:
+                if self._aside.holds(version) or version.lineage in self._slow:
                     continue
                 lineage = self._device_of(version.lineage)
                 if lineage is not None and not self._trained(lineage, version):
                     self._turns.add(lineage.device, version.id)
         rows = (self.store.versions.by_id(id) for id in self._turns.next(limit))
-        return [v for v in rows if v is not None and v.status is Status.STORED and v.lineage not in self._damaged]
+        return [v for v in rows if v is not None and v.status is Status.STORED and not self._aside.holds(v)]
 
     def _device_of(self, lineage: int) -> LineageRow | None:
         """Return a lineage, None where its device was erased meanwhile."""
@@ -224,7 +246,7 @@ class Rebuilder:
 
     def _heard(self, version: VersionRow, outcome: WorkOutcome) -> list[_Built]:
         """Return what the outcome means for its version; empty when its lineage is set aside, or it comes again."""
-        if version.lineage in self._damaged or outcome.word == worker.SKIPPED:
+        if self._aside.holds(version) or outcome.word == worker.SKIPPED:
             self._void.discard(version.id)
             return []
         row = self.store.versions.by_id(version.id) if outcome.word != worker.OK else version
@@ -247,20 +269,20 @@ class Rebuilder:
         return [_Built(version, lineage, outcome.text or "refused" if outcome.word == worker.REFUSED else "", outcome.sketch)]
 
     def _set_aside(self, lineage: LineageRow, version: VersionRow, word: str, text: str) -> None:
-        """Leave a lineage alone until the next start; its versions stay stored, and everybody else's go on."""
+        """Leave a lineage alone; its versions stay stored, everybody else's go on, and so does it with its next snapshot or the next start."""
         if word == worker.OURS:
             # The registry is at fault, not the device.
             log.error("%s can't be rebuilt and is set aside: %s", lineage, text)
         else:
             log.error(f"{FAULTY}: %s", f"{lineage}@{version.version}", text)
-        self._damaged.add(lineage.id)
+        self._aside.add(version)
 
     def _waiting(self, limit: int) -> list[VersionRow]:
         """Return versions that wait, each lineage's in their order: one whose trainings take long keeps nobody else waiting."""
         after, slow = 0, list[VersionRow]()
         while batch := self.store.versions.unverified(limit, after):
             after = batch[-1].id
-            sound = [v for v in batch if v.lineage not in self._damaged and not self._is_for_training(v)]
+            sound = [v for v in batch if not self._aside.holds(v) and not self._is_for_training(v)]
             slow += [v for v in sound if v.lineage in self._slow][: limit - len(slow)]
             if out := [v for v in sound if v.lineage not in self._slow]:
                 return out

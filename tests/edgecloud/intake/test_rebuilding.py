@@ -61,6 +61,30 @@ def test_a_damaged_registry_is_not_the_devices_fault_and_others_go_on(centre: Ce
     assert centre.receipts() == [(1, Level.VERIFIED)]
 
 
+def test_a_snapshot_takes_up_a_lineage_that_was_set_aside_and_one_that_fails_too_is_let_alone(centre: Centre, device: ScriptedDevice) -> None:
+    rebuilder = Rebuilder(centre.store)
+
+    def judged() -> dict[int, str]:
+        while rebuilder.run(1):
+            pass
+        return centre.statuses(device)
+
+    def lose(version: int) -> None:
+        lineage = centre.store.lineages.get("pi-7", "digits")
+        damage(centre.store, "DELETE FROM blob WHERE sha256 = ?", centre.store.versions.numbered(lineage.id, version).blob)
+
+    centre.deliver(device, device.train(), device.train())
+    lose(1)
+    assert judged() == {1: "stored", 2: "stored"}
+    centre.deliver(device, device.snapshot())
+    lose(3)
+    assert judged() == {1: "stored", 2: "stored", 3: "stored"}
+    centre.deliver(device, device.train())
+    assert judged()[4] == "stored", "it can't be had without the snapshot that is lost"
+    centre.deliver(device, device.snapshot(), device.train())
+    assert judged() == {1: "stored", 2: "stored", 3: "stored", 4: "stored", 5: "verified", 6: "verified"}
+
+
 def test_a_version_stored_while_its_parent_is_being_refused_is_refused_too(
     centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
