@@ -269,7 +269,7 @@ class Rebuilder:
         return [_Built(version, lineage, outcome.text or "refused" if outcome.word == worker.REFUSED else "", outcome.sketch)]
 
     def _set_aside(self, lineage: LineageRow, version: VersionRow, word: str, text: str) -> None:
-        """Leave a lineage alone; its versions stay stored, everybody else's go on, and so does it with its next snapshot or the next start."""
+        """Leave a lineage alone; its versions stay stored, everybody else's go on; so does it with its next snapshot or start."""
         if word == worker.OURS:
             # The registry is at fault, not the device.
             log.error("%s can't be rebuilt and is set aside: %s", lineage, text)

@@ -61,7 +61,7 @@ def test_a_damaged_registry_is_not_the_devices_fault_and_others_go_on(centre: Ce
     assert centre.receipts() == [(1, Level.VERIFIED)]
 
 
-def test_a_snapshot_takes_up_a_lineage_that_was_set_aside_and_one_that_fails_too_is_let_alone(centre: Centre, device: ScriptedDevice) -> None:
+def test_a_snapshot_takes_up_what_was_set_aside_and_one_that_fails_does_not(centre: Centre, device: ScriptedDevice) -> None:
     rebuilder = Rebuilder(centre.store)
 
     def judged() -> dict[int, str]:
