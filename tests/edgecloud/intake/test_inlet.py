@@ -197,7 +197,7 @@ def test_whatever_happens_each_message_is_served_once_or_left_out_in_the_order_o
 def test_who_has_sent_much_lately_has_few_messages_on_their_way_even_where_nobody_else_is_seen() -> None:
     rate = SendingRate(messages=1, messages_at_once=200, bytes=1e9, bytes_at_once=1e9)
     made, dropped, clock = inlet(board=rate)
-    at_ease = int(200 * (1 - AT_EASE))
+    at_ease = int(200 * (1 - AT_EASE[0]))
     for _ in range(at_ease + CROWD + 20):
         made.put(message("pi-1"), go_on)
     assert dropped and len(served(made, 1000)) == max(CROWD, at_ease + 1)

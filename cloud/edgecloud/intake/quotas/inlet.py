@@ -22,7 +22,7 @@ MESSAGE = 512  # bytes that a message counts beside its own
 SECOND = 16 * 1024 * 1024  # bytes that a second of work counts as
 DEBT = -2 * SECOND  # no queue is further behind: what took long is paid for within two seconds
 CROWD = 32  # messages that wait, of one who sends much: a sixth of what a broker has under way; a board has eight parts on their way
-AT_EASE = 0.9  # of what one may send at once; who has more of that left sends little
+AT_EASE = 0.5, 0.9  # of the messages and bytes that one may send at once; who has more of both left sends little
 STRANGERS_QUEUES = 4
 STRANGER = "?"  # before the number of a strangers' queue; no device's name begins like this
 REMEMBERED = 10_000  # queues that are empty, and not forgotten yet
@@ -96,7 +96,7 @@ class Inlet:
                 if name not in left:
                     left[name] = (*self._turns(name).bucket.left(self._now()), 0)
                 count, room, coming = left[name]
-                has = count >= 1 and room > 0 and not self._crowds(name, count, coming)
+                has = count >= 1 and room > 0 and not self._crowds(name, count, room, coming)
                 if has:
                     left[name] = count - 1, room - size, coming + 1
                 else:
@@ -110,7 +110,7 @@ class Inlet:
         with self._changed:
             name = self._queue_of(delivery.topic)
             bucket = self._turns(name).bucket
-            if self._crowds(name, bucket.left(self._now())[0], 0) or not bucket.take(size, self._now()):
+            if self._crowds(name, *bucket.left(self._now()), 0) or not bucket.take(size, self._now()):
                 self._left_out[name] += 1
                 over = True
             else:
@@ -197,16 +197,15 @@ class Inlet:
                 self._resting.popitem(last=False)
         return turns
 
-    def _crowds(self, name: str, left: float, coming: int) -> bool:
-        """Return whether a sender that has sent much lately has as many messages waiting as it may then.
+    def _crowds(self, name: str, messages: float, size: float, coming: int) -> bool:
+        """Return whether a sender that has sent much lately has as many messages waiting as it may then. What is left of its rate is given.
 
         A broker passes on so many messages and no more before the first of them is acknowledged: who has all of those in its hands makes
         all others wait at the broker, where nobody sees them.
         """
-        return left < AT_EASE * self._most_at_once(name) and len(self._turns(name).items) + coming >= CROWD
-
-    def _most_at_once(self, name: str) -> float:
-        return (self._strangers if name.startswith(STRANGER) else self._board).messages_at_once
+        rate = self._strangers if name.startswith(STRANGER) else self._board
+        little = messages >= AT_EASE[0] * rate.messages_at_once and size >= AT_EASE[1] * rate.bytes_at_once
+        return not little and len(self._turns(name).items) + coming >= CROWD
 
     def _is_over(self, name: str, size: int) -> bool:
         """Return whether one sender has half of all the room while others wait: it is its messages that are left out, never theirs."""
