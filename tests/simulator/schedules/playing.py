@@ -189,12 +189,17 @@ def made(boards: int) -> Path:
     return folder
 
 
+def _absent(names: list[str], boards: int) -> set[str]:
+    """Return which of these names are folders of boards that a schedule does not have."""
+    return {name for name in names if name.startswith("pi-") and int(name[3:]) >= boards}
+
+
 def play(schedule: Schedule, planted: Planted | None = None) -> Played:
     """Play a schedule, and return what came of it. planted: a bug that is there meanwhile."""
     source = made(max(BOARDS, schedule.boards))
     with tempfile.TemporaryDirectory(dir=source.parent) as place, ExitStack() as stack:
         folder = Path(place) / "fleet"
-        shutil.copytree(source, folder, symlinks=True)
+        shutil.copytree(source, folder, symlinks=True, ignore=lambda _, names: _absent(names, schedule.boards))
         one = Play(schedule, folder)
         stack.enter_context(parsed_once())
         stack.enter_context(seeded(schedule.seed, one.time))

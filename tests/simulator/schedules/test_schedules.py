@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.simulator.schedules import Schedule, Trouble, play, scheduled
@@ -74,6 +74,7 @@ def test_what_is_no_schedule_is_refused(text: str) -> None:
         Schedule.read(text)
 
 
+@settings(max_examples=30)
 @given(st.lists(TROUBLES, min_size=3, max_size=12, unique=True), st.data())
 def test_a_failing_schedule_is_cut_down_to_what_makes_it_fail(troubles: list[Trouble], data: st.DataObject) -> None:
     needed = set(data.draw(st.lists(st.sampled_from(troubles), min_size=1, max_size=3, unique=True)))
