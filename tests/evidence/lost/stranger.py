@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Iterable
 
 from tests.evidence.centre.flood import CONNECT, PUBLISH, SUBSCRIBE, packet, split, text
@@ -23,6 +24,7 @@ class Stranger:
         self._link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer, self._out, self._taken = bytearray(), bytearray(), 0
         self.heard: list[tuple[str, bytes]] = []
+        self.overheard: deque[tuple[str, bytes]] = deque(maxlen=200)  # the last of all that he ever heard
         self._said = 0
         self._link.sendall(packet(CONNECT, text(b"MQTT") + bytes([4, 2, 0, 0]) + text(name.encode())))
         for number, one in enumerate(filters, 1):
@@ -82,6 +84,7 @@ class Stranger:
                     if numbered:
                         self._out += bytes([0x40, 2]) + body[2 + length : 4 + length]
                     self.heard.append((body[2 : 2 + length].decode(), body[2 + length + numbered :]))
+                    self.overheard.append(self.heard[-1])
                 self._taken += first & 0xF0 == 0x40
         if writable:
             del self._out[: self._link.send(self._out[: 1 << 18])]
