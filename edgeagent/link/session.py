@@ -49,6 +49,7 @@ from .quiet import QuietTime
 from .upload import Upload
 
 _log = logging.getLogger("edgeagent.session")
+PAUSE = 1.0  # seconds after something could not be sent
 DEPLOYS_NOTHING = "this release deploys nothing"
 
 
@@ -81,13 +82,11 @@ class Session:
             proceed=lambda: commands.proceed(lineage, self._present()),
         )  # fmt: skip
         self._verify = Backoff(link.resend, link.resend_max, rng)
-        self._verify_due = 0.0
+        self._verify_due = self._hold_until = self._pause = 0.0
         self._refusals = Backoff(link.resend, link.resend_max, rng)
-        self._hold_until = 0.0
         self._agreement = Agreement(lineage, side.trust, rng)
         self._foreign = ""  # what was said last of a head of the centre's that is not known here
-        self._challenge = b""  # to be said back
-        self._challenged = 0  # times, since the last welcome of another kind
+        self._challenge, self._challenged = b"", 0  # to be said back; times, since the last welcome of another kind
         self._quiet = QuietTime(lineage, side.wall)
         self._pace = UplinkPace(lineage.link_figures)
         self.leaving = Leaving(lineage.outbox, side.month, self._topic("update"), side.transport)
@@ -197,6 +196,7 @@ class Session:
                 self._answer(self._fetch.tick(now))
                 self.lineage.serve()
         except LinkError as e:  # the transport will say Lost by itself, and everything goes again on the next connection
+            self._pause = now + PAUSE  # or the month's bytes are spent, and the link stays up
             _log.debug("%s: %s", self.name, e.message)
         except TooLarge as e:  # this broker never takes it; another one, or other settings, may
             _log.error("%s: %s", self.name, e.message)
@@ -219,7 +219,7 @@ class Session:
             return float("inf")
         head, quiet = self.lineage.head(), self._quiet.known
         due = min(self._hello_due, self._resend_due, self._verify_due) if head.epoch and not head.blocked else self._hello_due
-        return max(min(due, self._fetch.due) if self._welcomed else due, quiet)
+        return max(min(due, self._fetch.due) if self._welcomed else due, quiet, self._pause)
 
     def say_hello(self, now: float) -> None:
         """Say what this device has; again and again until the centre welcomes it, then once in a while."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from edgeagent.samples import cards
 from edgecommon.sqlite import Database, Row
 from modelwire.cards.facts import facts_in, several
-from modelwire.errors import TooLarge, WireError
+from modelwire.errors import StateDamaged, TooLarge, WireError
 from modelwire.lattice.snap import Snapped
 from modelwire.lattice.state import ModelState
 from modelwire.update import container
@@ -239,11 +239,19 @@ class Lineage(History):
         """
         with self._db.transaction():
             for w in self.outbox.waiting():
-                found = _sealed(self.outbox.body(w.version), w.commit)
+                found = self._sealed(w)
                 if found is None or (found.parent, found.epoch) != (w.parent, w.epoch):
                     reason = f"the bytes of @{w.version} were damaged on this board"
                     return f"{self.name}: {reason}{self._start_over(found.parent if found else w.parent, w.version - 1, reason, now)}"
         return ""
+
+    def _sealed(self, w: Waiting) -> Header | None:
+        """Return the header of an update that waits, None where its bytes are not those that its commit names."""
+        try:
+            found = container.parse(self.outbox.body(w.version))
+        except (WireError, StateDamaged, TypeError):  # a blob may have become text, or a number
+            return None
+        return found.header if found.commit == w.commit else None
 
     def leave_epoch(self) -> None:
         """Give up what the centre has not verified; what is served goes on, as a snapshot, in the epoch that a new state is granted."""
@@ -365,15 +373,6 @@ def welcomed_key(database: Database) -> bytes:
     """Return the public key with which this folder was welcomed last; empty before the first time."""
     row = database.maybe("SELECT value FROM meta WHERE key='key'")
     return bytes(row[0]) if row is not None and isinstance(row[0], bytes) else b""
-
-
-def _sealed(body: bytes, commit: bytes) -> Header | None:
-    """Return the header of an update that is kept, None where its bytes are not those that its commit names."""
-    try:
-        found = container.parse(body)
-    except WireError:
-        return None
-    return found.header if found.commit == commit else None
 
 
 def _columns(outcome: Outcome) -> dict[str, object]:
