@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["flash", "metered", "month", "tables"]
+__all__ = ["flash", "month", "tables"]

@@ -65,6 +65,12 @@ def in_folder(loaded: Loaded) -> Iterator[None]:
             if name in _ANEW:
                 e.facts["fix"] = anew(loaded)
         raise
+    except PermissionError as e:
+        if not e.filename or not os.fsdecode(e.filename).startswith(str(loaded.state)):
+            raise  # of another file than the board's
+        error = access.denied(Path(os.fsdecode(e.filename)), str(e.strerror))
+        named(error, "not-ours")
+        raise error from e
 
 
 def _of_folder(error: ModelWireError, loaded: Loaded) -> str:

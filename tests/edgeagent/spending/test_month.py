@@ -205,10 +205,10 @@ def test_at_the_limit_no_update_leaves_and_commands_are_taken_and_answered(tmp_p
 
 def test_what_waits_goes_in_the_next_month_as_it_is(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock)
-    with rig(tmp_path / "d", c, **limited(9_000)) as r:
+    with rig(tmp_path / "d", c, **limited(40_000)) as r:
         fill(r.device)
         r.serve(30)
-        already(r, 8_900)
+        already(r, 39_900)
         train(r, 5)
         r.serve(100)
         waiting = [n for n, s in r.states().items() if s != "verified"]
@@ -240,7 +240,7 @@ def test_beyond_the_allowance_nothing_is_said_at_all(tmp_path: Path, clock: Fake
     with rig(tmp_path / "d", c, **limited(1000)) as r:
         already(r, 1000 + allowance(1000))
         r.serve(100)
-        assert c.up == []
+        assert [leaf for leaf, _ in c.up] == ["state"], "its farewell alone"
 
 
 def test_the_setting_is_one_of_bytes(tmp_path: Path, clock: FakeClock) -> None:
