@@ -70,7 +70,7 @@ class BoardCounts:
             text = f"it is {abs(off) / 86_400:.0f} days {'behind' if off < 0 else 'ahead of'} the centre's"
         if bool(text) != bool(self._off) or (text and text.split()[-2:] != self._off.split()[-2:]):
             if text:
-                _log.warning("trouble clock-off: %s; nothing is numbered, and nothing ends, by a clock that can be set", text)
+                _log.warning("trouble clock-off: %s; nothing is numbered by it; a round may come early or late", text)
             else:
                 _log.info("the clock agrees with the centre's")
             _keep(self._device.database, "clock", text)

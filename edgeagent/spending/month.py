@@ -22,7 +22,7 @@ LEASE, LEASE_FREE = 4096, 65_536  # bytes that are set apart at once, with a lim
 ALLOWANCE_LEAST, ALLOWANCE_SHARE = 65_536, 16  # bytes beyond the limit, or a 16th of it, for hellos, answers and receipts
 LONGEST = 31 * 86_400.0  # seconds of running after which a month is over whatever the clock says
 KEPT = 13  # months
-RAN = 3600.0  # seconds of running that a kill may forget
+RAN = 6 * 3600.0  # seconds of running that a kill may forget: each note of them is a write
 
 
 def cost(topic: int, message: int) -> int:

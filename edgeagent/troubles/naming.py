@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +63,8 @@ def in_folder(loaded: Loaded) -> Iterator[None]:
             named(e, name)
             if name in _ANEW:
                 e.facts["fix"] = anew(loaded)
+            elif name == "base-damaged":
+                e.facts["fix"] = f"put the file back that edgeagent init was given: cp FILE {_quoted(str(e.facts['path']))}"
         raise
     except PermissionError as e:
         if not e.filename or not os.fsdecode(e.filename).startswith(str(loaded.state)):
@@ -105,13 +106,13 @@ def state_is_there(state: Path, file: str) -> None:
         found = True  # it is shut: whose it is is said by who opens it
     if found and database.is_symlink():
         raise StateDamaged(path=database, reason="it is a link, and the agent's database is a file of its own", trouble="database-replaced",
-                           fix=f"see what stands there: ls -l {shlex.quote(str(state))}")  # fmt: skip
+                           fix=f"see what stands there: ls -l {_quoted(str(state))}")  # fmt: skip
     if found and database.is_dir():
         raise StateDamaged(path=database, reason="it is a folder, and the agent's database is a file", trouble="database-replaced",
-                           fix=f"see what stands there: ls -l {shlex.quote(str(state))}")  # fmt: skip
+                           fix=f"see what stands there: ls -l {_quoted(str(state))}")  # fmt: skip
     if found:
         return
-    look = f"see what stands there: ls -ld {shlex.quote(str(state))}"
+    look = f"see what stands there: ls -ld {_quoted(str(state))}"
     if os.path.lexists(state) and not state.is_dir():
         what = "a link that leads nowhere" if state.is_symlink() else "no folder"
         raise MissingFile(path=state, what=f"the agent's state folder ({what} stands there)", trouble="state-replaced", fix=look)
@@ -126,7 +127,7 @@ def anew(loaded: Loaded) -> str:
     device, here = loaded.settings.device, loaded.folder
     place = str(here) if str(here) != "." else os.path.basename(os.getcwd())
     aside = f"{place}.aside"
-    told = shlex.quote
+    told = _quoted
 
     def old(path: str) -> str:
         return told(os.path.join(aside, path) if not os.path.isabs(path) else path)
@@ -139,3 +140,9 @@ def anew(loaded: Loaded) -> str:
         f" --fleet {told(device.fleet)} --broker {told(loaded.settings.link.broker)} --fleet-key {old(device.fleet_key)}{key}"
         f" {' '.join(models)} --resume; then put your own lines of edgeagent.toml back"
     )
+
+
+def _quoted(text: str) -> str:
+    import shlex  # for who reads it
+
+    return shlex.quote(text)
