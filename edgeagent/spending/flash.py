@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgecommon import files
 from edgecommon.sqlite import Database
-from modelwire.errors import DiskUnwritable
+from modelwire.errors import ModelWireError
 
 KERNEL, OWN = "kernel", "own"
 SAID = {KERNEL: "write_bytes of /proc/self/io", OWN: "own count of files and rows, an estimate"}
@@ -65,7 +65,7 @@ class FlashCount:
         self._noted, self._since = count, now
 
     def close(self, wall: float, now: float) -> None:
-        with suppress(DiskUnwritable):
+        with suppress(ModelWireError):
             self.look(wall, now, at_once=True)
 
     def _count(self) -> int:

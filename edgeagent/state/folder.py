@@ -16,7 +16,7 @@ from edgeagent.system.clock import Clock
 from edgeagent.system.database import open_database
 from edgeagent.troubles import mending, naming, noted
 from edgecommon import files
-from edgecommon.sqlite import Database
+from edgecommon.sqlite import Database, Unnamed
 from modelwire.errors import ModelWireError, StateDamaged
 from modelwire.tflite.file import contract
 
@@ -187,7 +187,7 @@ def _sound_spool(loaded: Loaded, lineages: Mapping[str, Lineage], database: Data
         return
     try:
         with Spool(loaded.state) as spool:
-            spool.check()
+            _check_spool(spool)
     except StateDamaged as e:
         if naming.name_of(e):  # another release's, or no file: nothing that was kept there goes
             raise
@@ -198,6 +198,13 @@ def _sound_spool(loaded: Loaded, lineages: Mapping[str, Lineage], database: Data
         _make_spool(loaded, lineages)
         text = f"the spool of samples can't be read ({e.facts['reason']}); it was put aside as {aside}, and an empty one was made: {see}"
         noted.note(database, "samples-damaged", text, Clock().wall())
+
+
+def _check_spool(spool: Spool) -> None:
+    try:
+        spool.check()
+    except Unnamed as e:  # others may write there: tables that take for ever to look through, or that are none of ours
+        raise StateDamaged(path=spool.database.path, reason=str(e)) from None
 
 
 def _make_spool(loaded: Loaded, lineages: Mapping[str, Lineage]) -> None:
