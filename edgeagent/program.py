@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from edgecommon import access, disk
-from edgecommon.printing import Parser, answered, epilog, require_sense
+from edgecommon.printing import Answer, Parser, answered, epilog, require_sense
 from modelwire.errors import ConfigError, ModelWireError
 
 from . import __version__, commands
+from .troubles import naming
 
 
 def read(words: Sequence[str]) -> argparse.Namespace | int:
@@ -28,7 +29,18 @@ def read(words: Sequence[str]) -> argparse.Namespace | int:
 def run(args: argparse.Namespace) -> int:
     """Run a command and return its exit code."""
     around = partial(_surroundings, args.parser.prog)
-    return answered("edgeagent", lambda: args.run(args), as_json=args.json, surroundings=around, interrupted="stopped by the keyboard")
+    return answered("edgeagent", lambda: _run(args), as_json=args.json, surroundings=around, interrupted="stopped by the keyboard")
+
+
+def _run(args: argparse.Namespace) -> Answer:
+    """Run a command; what it raises carries the name of the board's trouble behind it."""
+    try:
+        answer: Answer = args.run(args)
+        return answer
+    except ModelWireError as e:
+        if name := naming.name_of(e):
+            naming.named(e, name)
+        raise
 
 
 def parser(json_errors: bool = False, words: Sequence[str] = ()) -> argparse.ArgumentParser:

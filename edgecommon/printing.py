@@ -96,15 +96,18 @@ def print_answer(answer: Answer, *, as_json: bool, painted: Callable[[str], str]
 
 def print_error(program: str, error: ModelWireError, *, as_json: bool) -> int:
     """Print an error and return its exit code."""
-    return say(program, type(error).__name__, error.code, error.message, error.next_step, as_json=as_json)
+    trouble = str(error.facts.get("trouble", ""))  # of a board: its id
+    return say(program, type(error).__name__, error.code, error.message, error.next_step, as_json=as_json, trouble=trouble)
 
 
-def say(program: str, error: str, code: int, message: str, hint: str, *, as_json: bool) -> int:
-    """Print what went wrong and what to do next, as text or as one JSON object, and return the code."""
+def say(program: str, error: str, code: int, message: str, hint: str, *, as_json: bool, trouble: str = "") -> int:
+    """Print what went wrong and what to do next, as text or as one JSON object, and return the code. trouble: which one of a board's."""
     if as_json:
-        said = as_json_text({"error": error, "code": code, "message": message, "hint": hint})
+        named = {"trouble": trouble} if trouble else {}
+        said = as_json_text({"error": error, "code": code, "message": message, "hint": hint, **named})
     else:
-        said = f"{program}: {visible(message)}" + (f"\n  try: {visible(hint)}" if hint else "")
+        more = (f"\n  trouble: {visible(trouble)}" if trouble else "") + (f"\n  try: {visible(hint)}" if hint else "")
+        said = f"{program}: {visible(message)}{more}"
     clear_progress()
     print(said, file=sys.stderr, flush=True)
     return code

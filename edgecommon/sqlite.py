@@ -266,7 +266,8 @@ def _fault(error: sqlite3.DatabaseError, path: Path) -> Fault:
         return Fault.DENIED
     if "readonly" in said or "unable to open" in said:
         return Fault.DENIED
-    return Fault.DAMAGED if "disk I/O" in said else Fault.FAILED
+    # "Could not decode": a blob that a changed byte made text.
+    return Fault.DAMAGED if "disk I/O" in said or "Could not decode" in said else Fault.FAILED
 
 
 def _of_the_disk(error: sqlite3.DatabaseError, path: Path) -> DiskUnwritable | None:

@@ -403,6 +403,11 @@ class OverBudget(BudgetExhausted):
     hint = "edgeagent measure {model}"
 
 
+class MonthSpent(BudgetExhausted):
+    code = 64
+    text = "{spent} of the {limit} bytes of {month} are spent: updates wait for the next month, or for a larger link.monthly_bytes"
+
+
 class DiskUnwritable(ModelWireError):
     """The disk takes nothing more: it is full, over a quota, read-only, or fails. Nothing is left half written."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
 from edgeagent.link import certificate, link_state, looking, unread
+from edgeagent.service import befallen
 from edgeagent.settings.reading import Loaded
 from edgeagent.state.agent_tables import FILE
 from edgeagent.state.claim import read_claim
@@ -22,6 +23,7 @@ from edgeagent.state.keys import read_board, read_fleet
 from edgeagent.state.lineage import FORKED
 from edgeagent.state.looking import KEY, SPOOL_GONE, Glance, look_at
 from edgeagent.state.trust import SAME_FLEET
+from edgeagent.troubles import naming
 from edgecommon import access, disk
 from edgecommon.printing import Answer, lines_of
 from modelwire import kernels
@@ -48,12 +50,14 @@ class Finding:
     ok: bool | None  # None: it was not tried, and the text says why
     text: str
     hint: str = ""
+    trouble: str = ""  # which one of a board's
     key: str = ""  # in --json, where `what` is a model's name, or stands several times
     model: str = ""
 
     def document(self) -> dict[str, object]:
         key = self.key or self.what.replace(" ", "-").lower()
-        return {"key": key, "model": self.model, "what": self.what, "ok": self.ok, "text": self.text, "hint": self.hint}
+        said = {"what": self.what, "ok": self.ok, "text": self.text, "hint": self.hint, "trouble": self.trouble}
+        return {"key": key, "model": self.model, **said}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +89,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
         return
     yield Finding("settings", True, str(loaded.path))
     yield _check("clock", lambda: _clock(loaded))
-    yield _check("key", lambda: _key(loaded))
+    yield _check("key", lambda: _key(loaded), loaded)
     yield _check("fingerprint", lambda: f"{_board(loaded).fingerprint}   (of this key: what the operator compares)")
     if _has_claim(loaded):
         yield _check("claim", lambda: _claim(loaded))
@@ -98,26 +102,27 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
                 if one.what != KEY and one.why != SPOOL_GONE:  # the one was said above, the other is said below
                     yield Finding("unseen", False, f"{one.what}: {one.why}", unseen_hint(loaded, one))
             if device.database is not None:
-                yield _check("state", lambda: _state(loaded, device))
+                yield _check("state", lambda: _state(loaded, device), loaded)
                 yield _check("centre", lambda: _centre(device))
-            yield _check("disk", lambda: _disk(loaded, device))
+            yield from _others(device)
+            yield _check("disk", lambda: _disk(loaded, device), loaded)
             for name in device.lineages:
                 welcome = partial(_welcome, loaded)
                 for what, key, check in ((name, "model", _model), ("centre", "welcome", welcome), ("budget", "budget", _budget)):
-                    found = _check(what, partial(check, device, name))
+                    found = _check(what, partial(check, device, name), loaded)
                     yield replace(found, key=key, model=name)
     except ModelWireError as e:
         yield from _broker(loaded, None)
-        yield Finding("state", False, e.message, e.next_step)
+        yield Finding("state", False, e.message, e.next_step, naming.name_in(e, loaded))
 
 
-def _check(what: str, look: Callable[[], str | Finding]) -> Finding:
-    """Return what `look` found: a text when it is well, a Finding when it isn't."""
+def _check(what: str, look: Callable[[], str | Finding], loaded: Loaded | None = None) -> Finding:
+    """Return what `look` found: a text when it is well, a Finding when it isn't. loaded: of the board whose trouble it may be."""
     try:
         said = look()
         return said if isinstance(said, Finding) else Finding(what, True, said)
     except ModelWireError as e:
-        return Finding(what, False, e.message, e.next_step)
+        return Finding(what, False, e.message, e.next_step, naming.name_in(e, loaded) if loaded is not None else naming.name_of(e))
 
 
 def _runtime(args: argparse.Namespace) -> str:
@@ -148,11 +153,11 @@ def _clock(loaded: Loaded) -> str | Finding:
     now, fix = time.time(), "set it, or let NTP: timedatectl"
     day = time.strftime("%Y-%m-%d", time.gmtime(now))
     if now < LONG_AGO:
-        return Finding("clock", False, f"it says {day}: certificates will be refused and logs wrong", fix)
+        return Finding("clock", False, f"it says {day}: certificates will be refused and logs wrong", fix, "clock-off")
     written = max(_written(loaded.path), _written(loaded.state / FILE))
     if written - now > BACK:
         before = time.strftime("%Y-%m-%d %H:%MZ", time.gmtime(written))
-        return Finding("clock", False, f"it says {day}, and this folder was written {before}: it was set back", fix)
+        return Finding("clock", False, f"it says {day}, and this folder was written {before}: it was set back", fix, "clock-off")
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
 
 
@@ -199,7 +204,7 @@ def _welcome(loaded: Loaded, device: Glance, name: str) -> str | Finding:
     head = lineage.head()
     if head.blocked:
         fix = TwoHistories.hint if head.blocked.startswith(FORKED) else "move the state folder away and run edgeagent init with --key"
-        return Finding("centre", False, f"{name}: BLOCKED, nothing is sent: {head.blocked}", fix)
+        return Finding("centre", False, f"{name}: BLOCKED, nothing is sent: {head.blocked}", fix, _forked(head.blocked))
     if head.welcome == OK:
         return f"{name}: welcome, epoch {head.epoch}"
     why, fix = f"{name}: {lineage.why_unwelcome(head)}", lineage.next_step(head)
@@ -208,6 +213,18 @@ def _welcome(loaded: Loaded, device: Glance, name: str) -> str | Finding:
     if head.welcome == QUARANTINE and _has_claim(loaded):
         fix = f"edgecloud claim list: what became of its claim; or {fix}"
     return Finding("centre", False if head.welcome == EPOCHS else None, why, fix)
+
+
+def _others(device: Glance) -> Iterator[Finding]:
+    """Yield the troubles that no other check tells of."""
+    for one in befallen.befallen(device, time.time()):
+        if one.id in ("key-changed", "clock-off", "month-spent"):
+            said = one.document()
+            yield Finding("trouble", None if one.id == "month-spent" else False, f"{one.id}: {one.text}", said["asks"], one.id, one.id)
+
+
+def _forked(blocked: str) -> str:
+    return "older-copy" if blocked.startswith(FORKED) else ""
 
 
 def _unanswered(device: Glance, name: str, fix: str) -> Finding:
@@ -276,9 +293,9 @@ def _state(loaded: Loaded, device: Glance) -> str | Finding:
     device.database.check()
     if not os.access(loaded.state, os.W_OK | os.X_OK) and not (device.disk and device.disk.read_only):
         owner = access.name_of(loaded.state.stat().st_uid)
-        return Finding("state", False, f"{loaded.state} may not be written by {access.me()}", asked_as(owner, "doctor", loaded))
+        return Finding("state", False, f"{loaded.state} may not be written by {access.me()}", asked_as(owner, "doctor", loaded), "not-ours")
     if any(one.why == SPOOL_GONE for one in device.unseen):
-        return Finding("state", False, f"{loaded.state}: {SPOOL_GONE}", "edgeagent run; who took it away has the samples")
+        return Finding("state", False, f"{loaded.state}: {SPOOL_GONE}", "edgeagent run; who took it away has the samples", "samples-gone")
     if device.spool is not None:
         device.spool.check()
     pid = device.agent
@@ -298,9 +315,10 @@ def _centre(device: Glance) -> str | Finding:
 
 def _disk(loaded: Loaded, device: Glance) -> str | Finding:
     if device.waits is not None:
-        return Finding("disk", False, f"the agent waits: {device.waits.get('message')}", str(device.waits.get("hint", "")))
+        message, hint, name = (str(device.waits.get(key, "")) for key in ("message", "hint", "trouble"))
+        return Finding("disk", False, f"the agent waits: {message}", hint, name)
     if (full := disk.refusal(loaded.state)) is not None:
-        return Finding("disk", False, full.message, full.next_step)
+        return Finding("disk", False, full.message, full.next_step, naming.name_of(full))
     need = SPARE + sum(3 * len(m.store.base()) for m in device.lineages.values())
     free = shutil.disk_usage(loaded.state).free
     if free < need:
@@ -316,7 +334,8 @@ def _model(device: Glance, name: str) -> str | Finding:
     lineage = device.lineages[name]
     file, served = lineage.load().file, lineage.store.served
     if not served.exists():
-        return Finding(name, False, f"{served} is not there, so an application has nothing to open", "edgeagent run: a start puts it back")
+        text = f"{served} is not there, so an application has nothing to open"
+        return Finding(name, False, text, "edgeagent run: a start puts it back", "served-gone")
     if int8_head.trains(file, model=name):
         return f"@{lineage.head().version} opens: {int8_head.Int8Model(file, model=name).runtime_key}"
     model = runtime.load().open(file, model=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,10 @@ from edgeagent.planning.telling import screen
 from edgeagent.rounds import round as rounds
 from edgeagent.rounds.resuming import trial_of
 from edgeagent.service.opener import opener, standing_of
+from edgeagent.spending.month import Month
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
+from edgecommon import disk
 from edgecommon.printing import Answer, lines_of
 from edgecommon.tables import table
 from modelwire.errors import NotEnoughSamples
@@ -33,6 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     with open_folder(load(args), alone=False) as device:
+        month = Month.read(device.database, device.settings.link.monthly_bytes, time.time())
         rows = [_estimate(device, m, trial=not args.no_train) for m in chosen(device, args.model)]
     cells = [
         (
@@ -46,7 +50,11 @@ def run(args: argparse.Namespace) -> Answer:
     said = [f"{r['model']}: {text}" for r in rows for text in (_sent(r["next"]) if r["next"] else "", r["note"]) if text]
     shown = table(("model", "version", "kind", "mode", "bytes", "of float32", "weights"), cells)
     weighed = [line for r in rows if r["next"] and r["next"]["decision"] for line in ["", *screen(r["model"], r["next"]["decision"])]]
-    return Answer({"models": rows}, "\n".join([shown, *([lines_of(said)] if said else []), *([lines_of(weighed)] if weighed else [])]))
+    left = {"month": str(month.now), "spent": month.now.total, "limit": month.limit or None, "left": month.left}
+    if month.left is not None:
+        said.append(f"link.monthly_bytes: {disk.said(month.left)} of {disk.said(month.limit)} are left in {month.now}")
+    text = "\n".join([shown, *([lines_of(said)] if said else []), *([lines_of(weighed)] if weighed else [])])
+    return Answer({"models": rows, "link": left}, text)
 
 
 def _sent(update: dict[str, Any]) -> str:

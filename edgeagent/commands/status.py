@@ -11,6 +11,7 @@ from edgeagent.link import certificate, link_state, unread
 from edgeagent.planning.choosing import because
 from edgeagent.planning.conditions import longest_wait
 from edgeagent.rounds import journal
+from edgeagent.service import befallen
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
 from edgeagent.state.folder import ousted
@@ -26,6 +27,7 @@ from .answer import add_folder, disk_document, disk_lines, key_lines, load, loca
 
 NAME = "status"
 HELP = "Say what this device serves, what of it is known at the centre, and what waits. Works while the agent runs."
+TOLD_HERE = ("key-changed", "clock-off", "month-spent")  # the others have lines of their own
 EXAMPLES = ("edgeagent status", "edgeagent status --dir pi-7 --json")
 
 
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> Answer:
         for m in models:
             if foreign and not m.get("welcome", "ok"):
                 m["hint"] = SAME_FLEET  # to let this board in is no remedy
+        here = befallen.befallen(device, time.time())
         own = _certificate(loaded, device.board.device)
         document = {
             "device": device.board.device, "fleet": device.board.fleet, "broker": device.settings.link.broker,
@@ -56,6 +59,8 @@ def run(args: argparse.Namespace) -> Answer:
             "log": None if link is None else {"number": link.number, "link": link.digest.hex()}, "log_fork": fork,
             "agent_pid": pid, "models": models, "certificate": own, **disk_document(device),
             "ousted": ousted(device.database) if pid and device.database is not None else "",
+            "troubles": [one.document() for one in here], "got_over": [asdict(one) for one in befallen.got_over(device)],
+            "month": befallen.month_document(device, time.time()), "flash": befallen.flash_document(device),
             "link": None if said is None else asdict(said), "unread": None if large is None else asdict(large),
             "other_fleet": held.foreign.hex() if held is not None else "",
         }  # fmt: skip
@@ -81,9 +86,27 @@ def run(args: argparse.Namespace) -> Answer:
     if own is not None:
         lines.append(own["says"])
     lines += keys
+    lines += _spent_lines(document) + _trouble_lines(here, document)
     for i, m in enumerate(models):
         lines += ["", *_lines(m)] if i else _lines(m)
     return Answer(document, lines_of(lines))
+
+
+def _spent_lines(document: dict[str, Any]) -> list[str]:
+    """Return what people read of bytes over the link and to the disk."""
+    if document["month"] is None:
+        return []
+    lines = [befallen.month_line(document["month"])] if document["month"]["limit"] or document["month"]["sent"] else []
+    return lines + ([line] if (line := befallen.flash_line(document["flash"])) else [])
+
+
+def _trouble_lines(here: list[befallen.Befallen], document: dict[str, Any]) -> list[str]:
+    """Return what people read of the troubles that no other line tells of, and of those that the agent got over alone."""
+    lines = [line for one in here if one.id in TOLD_HERE for line in one.lines()]
+    for one in document["got_over"]:
+        times = f", {one['count']} times" if one["count"] > 1 else ""
+        lines.append(f"got over {one['id']}, {local(one['at'])}{times}: {one['text']}")
+    return [*lines, ""] if lines else []
 
 
 def _certificate(loaded: Loaded, device: str) -> dict[str, Any] | None:

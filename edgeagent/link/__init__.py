@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "certificate", "credentials", "device_side", "enrolling", "first_look", "installing", "link_state", "looking", "mqtt", "session",
-    "transport", "unread",
+    "certificate", "credentials", "device_side", "enrolling", "first_look", "installing", "link_state", "looking", "metered", "mqtt",
+    "session", "transport", "unread",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Callable
@@ -9,13 +10,17 @@ from dataclasses import dataclass, field
 
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.tree import LinkSettings
+from edgeagent.spending.month import Month
 from edgeagent.state.trust import TrustStore
+from modelwire.errors import ModelWireError
 from modelwire.planning import profile_of
+from modelwire.wire.records import Welcome
 
 from .certificate import OwnCertificate
 from .enrolling import Enrolling
 from .transport import Transport
 
+_log = logging.getLogger("edgeagent.session")
 AWAKE = 5.0  # seconds for which a modem is taken to be up after an upload: the tail of LTE is 11.6
 
 
@@ -49,4 +54,13 @@ class DeviceSide:
     rng: random.Random
     wall: Callable[[], float]  # Unix seconds, said in records and logs alone
     certificate: OwnCertificate | None = None  # for the broker, where this device has one
+    month: Month | None = None  # whose bytes are counted; None: nothing is held back
     radio: Radio = field(default_factory=Radio)
+
+    def take_certificate(self, w: Welcome) -> None:
+        """Take the certificate for the broker that a welcome brings; one that can't be taken leaves it a welcome all the same."""
+        try:
+            if self.certificate and (said := self.certificate.take(w.more, self.wall())):
+                _log.info("%s", said)
+        except ModelWireError as e:
+            _log.warning("%s; it is not taken", e.message)

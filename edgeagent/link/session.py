@@ -19,7 +19,7 @@ from edgeagent.state.history import CHALLENGE, OK
 from edgeagent.state.lineage import FOREIGN, REWOUND, Lineage
 from edgeagent.state.outbox import Waiting
 from edgeagent.state.outcome import said as listed
-from modelwire.errors import LinkError, ModelWireError, TooLarge
+from modelwire.errors import LinkError, TooLarge
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import parts, records, routes, topics
 from modelwire.wire.records import (
@@ -44,10 +44,12 @@ from .agreeing import Agreement
 from .backoff import Backoff
 from .device_side import DeviceSide
 from .fetching import Fetch
+from .metered import Leaving
 from .quiet import QuietTime
 from .upload import Upload
 
 _log = logging.getLogger("edgeagent.session")
+PAUSE = 1.0  # seconds after something could not be sent
 DEPLOYS_NOTHING = "this release deploys nothing"
 
 
@@ -80,15 +82,14 @@ class Session:
             proceed=lambda: commands.proceed(lineage, self._present()),
         )  # fmt: skip
         self._verify = Backoff(link.resend, link.resend_max, rng)
-        self._verify_due = 0.0
+        self._verify_due = self._hold_until = self._pause = 0.0
         self._refusals = Backoff(link.resend, link.resend_max, rng)
-        self._hold_until = 0.0
         self._agreement = Agreement(lineage, side.trust, rng)
         self._foreign = ""  # what was said last of a head of the centre's that is not known here
-        self._challenge = b""  # to be said back
-        self._challenged = 0  # times, since the last welcome of another kind
+        self._challenge, self._challenged = b"", 0  # to be said back; times, since the last welcome of another kind
         self._quiet = QuietTime(lineage, side.wall)
         self._pace = UplinkPace(lineage.link_figures)
+        self.leaving = Leaving(lineage.outbox, side.month, self._topic("update"), side.transport)
 
     @property
     def name(self) -> str:
@@ -180,8 +181,7 @@ class Session:
         """Send what is due."""
         head = self.lineage.head()
         if not self._online or now < self._quiet(now):
-            if len(self.lineage.outbox.waiting("queued")) > self.settings.update.coalesce_after:
-                self._coalesce(head.version)
+            self._coalesce(head.version, above=self.settings.update.coalesce_after)
             return
         try:
             if now >= self._hello_due:
@@ -196,12 +196,15 @@ class Session:
                 self._answer(self._fetch.tick(now))
                 self.lineage.serve()
         except LinkError as e:  # the transport will say Lost by itself, and everything goes again on the next connection
+            self._pause = now + PAUSE  # or the month's bytes are spent, and the link stays up
             _log.debug("%s: %s", self.name, e.message)
         except TooLarge as e:  # this broker never takes it; another one, or other settings, may
             _log.error("%s: %s", self.name, e.message)
             self._resend_due = now + self._resend.next()
 
-    def _coalesce(self, version: int) -> None:
+    def _coalesce(self, version: int, *, above: int = 0) -> None:
+        if len(self.lineage.outbox.waiting("queued")) <= above:
+            return
         try:
             carried = self.lineage.coalesce()
         except TooLarge as e:
@@ -216,7 +219,7 @@ class Session:
             return float("inf")
         head, quiet = self.lineage.head(), self._quiet.known
         due = min(self._hello_due, self._resend_due, self._verify_due) if head.epoch and not head.blocked else self._hello_due
-        return max(min(due, self._fetch.due) if self._welcomed else due, quiet)
+        return max(min(due, self._fetch.due) if self._welcomed else due, quiet, self._pause)
 
     def say_hello(self, now: float) -> None:
         """Say what this device has; again and again until the centre welcomes it, then once in a while."""
@@ -253,7 +256,7 @@ class Session:
         again = 0
         for w in offered:
             upload = self._uploads.get(w.version)
-            if w.version not in self._on_the_way and not (upload is not None and upload.busy):
+            if self.leaving.admits(w) and w.version not in self._on_the_way and not (upload is not None and upload.busy):
                 again += w.version in self._sent
                 self._hand_over(w, now)
         if again:
@@ -277,7 +280,11 @@ class Session:
             self._coalesce(self.lineage.head().version)
         room = self._side.link.window - len(offered)
         for w in self.lineage.outbox.waiting("queued")[: max(0, room)]:
-            self.lineage.offer(w)  # durable before the first byte leaves: from now on it may be known
+            if not self.leaving.admits(w):
+                self._coalesce(self.lineage.head().version, above=self.settings.update.coalesce_after)
+                break
+            with self.leaving.counted(w):
+                self.lineage.offer(w)  # durable before the first byte leaves: from now on it may be known
             self._hand_over(w, now)
             if not waits:
                 radio.woken(self.name, self.settings.profile, now)
@@ -304,13 +311,6 @@ class Session:
 
     # What the centre says.
 
-    def _take_certificate(self, w: Welcome) -> None:
-        try:
-            if self._side.certificate and (said := self._side.certificate.take(w.more, self._side.wall())):
-                _log.info("%s", said)
-        except ModelWireError as e:  # a welcome is a welcome all the same
-            _log.warning("%s; it is not taken", e.message)
-
     def _take_welcome(self, w: Welcome, now: float) -> None:
         if w.state != self.lineage.state:
             _log.info("%s: a welcome to another state folder was ignored", self.name)
@@ -322,7 +322,7 @@ class Session:
         if self._agreement.stale(w.more):
             _log.debug("%s: a welcome that answers no hello of this connection was ignored", self.name)
             return
-        self._take_certificate(w)
+        self._side.take_certificate(w)
         fresh, wall = self._agreement.answers(w.more), int(self._side.wall())
         self._agreement.witness(w)
         before, wished = self.lineage.head(), self.lineage.wish()

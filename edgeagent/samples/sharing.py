@@ -48,7 +48,8 @@ def require_own_file(file: Path) -> None:
     except FileNotFoundError:
         return  # said by who opens it
     if not stat.S_ISREG(found.st_mode):
-        error = StateDamaged(path=file, reason="it is a link, or no file at all, in the place of the spool")
+        what = "it is a link, or no file at all, in the place of the spool"
+        error = StateDamaged(path=file, reason=what, trouble="samples-replaced")
         error.hint = f"see who may write to {file.parent}, and remove it: the next start makes an empty spool"
         raise error
 

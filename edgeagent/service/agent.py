@@ -14,9 +14,9 @@ from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.device_side import DeviceSide
 from edgeagent.link.enrolling import Enrolling
 from edgeagent.link.link_state import LinkState, connected_again, note
+from edgeagent.link.metered import MeteredLink
 from edgeagent.link.session import Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
-from edgeagent.link.unread import UnreadTally
 from edgeagent.rounds import drift, opening
 from edgeagent.rounds.journal import Interrupted
 from edgeagent.rounds.opening import Progress
@@ -35,6 +35,7 @@ from modelwire.wire import records, routes, topics
 from modelwire.wire.records import Presence
 
 from .allowance import Allowance
+from .counting import BoardCounts
 from .disk_wait import DiskWait
 from .goal import Goal, all_forked, out_of_time, session_taken, settled
 from .running import Running
@@ -68,21 +69,19 @@ class Agent:
         self.reports: list[RoundReport] = []
         self.stopping, self._goal = "", Goal()
         self._round: Running | None = None
-        self._memory = Memory(self.sensors)
-        self._allowance = Allowance(self.device, self.sensors, self.clock)
-        self._last = ""  # the model that trained last
+        self._memory, self._allowance = Memory(self.sensors), Allowance(self.device, self.sensors, self.clock)
+        self._last = self._ousted = ""  # the model that trained last; why another client has the name
         self._done_once, self._told = set[str](), dict[str, str]()
         self._link: LinkState | None = None  # in this run
-        self._ousted = ""
-        self._watched = WatchedLoop(self.systemd, self.clock)
-        self._began = self.clock.monotonic()
+        self._watched, self._began = WatchedLoop(self.systemd, self.clock), self.clock.monotonic()
         self._nudges = self.device.nudges()
         self._disk = DiskWait(self.clock, in_order=self.device.make_good, make_room=self.device.make_room)
-        d, self._unread = self.device, UnreadTally(self.device.database, self.clock.wall)
+        d, self._counts = self.device, BoardCounts(self.device, self.clock)
+        self.transport = MeteredLink(self.transport, self._counts.month, d.settings.link, self.clock.monotonic)
         enrolling = Enrolling(d.board, d.claim, self.transport, d.settings.link, self.release, self.rng, self.clock.wall)
         side = DeviceSide(
             self.transport, d.settings.link, d.spool, d.trust, enrolling, self.release, self.rng, self.clock.wall,
-            self.certificate,
+            self.certificate, self._counts.month,
         )  # fmt: skip
         self.sessions = {
             name: Session(side, lineage, d.settings.model(name), partial(self._may_wait, name), interrupt=partial(self._interrupt_of, name))
@@ -99,8 +98,8 @@ class Agent:
 
         A disk that takes nothing more is waited for; it is an error for who only publishes, and when the time is over.
         """
-        self._disk.patient, self._goal = not goal.publish, goal
-        boot = self.device.count_boot()
+        self._disk.patient, self._goal, boot = not goal.publish, goal, self.device.count_boot()
+        self._counts.begin()
         self._began = self.clock.monotonic()
         if self.device.swept:
             _log.debug("tidied the state folder: %s", ", ".join(self.device.swept))
@@ -112,6 +111,7 @@ class Agent:
                 self._watched.turn(lambda: told(self.device, self._link, self._disk.trouble, self._told, self._round))
                 self._check_time(goal)
                 with self._disk.minded():
+                    self._counts.turn(self.sessions.values())
                     self._listen(boot)
                     self._yield(goal)
                 now = self.clock.monotonic()
@@ -127,10 +127,10 @@ class Agent:
             self._watched.close()
             self._interrupt()
             self._allowance.close()
-            self._unread.write()
             self.transport.close(self._presence(boot, False))
             for session in self.sessions.values():
                 session.lost()
+            self._counts.close()
         if self.stopping:
             _log.info("stopped: %s", self.stopping)
 
@@ -186,7 +186,7 @@ class Agent:
         elif isinstance(event, Arrived):
             self._read(event, now)
         elif isinstance(event, Oversize):
-            self._unread.add(event, now)
+            self._counts.unread.add(event, now)
 
     def _note(self, said: Connected | Lost) -> None:
         broker, now = self.device.settings.link.broker, int(self.clock.wall())

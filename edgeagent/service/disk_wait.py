@@ -11,6 +11,7 @@ from pathlib import Path
 from edgeagent.link.transport import Arrived
 from edgeagent.system.clock import Clock
 from edgeagent.system.notice import Notice
+from edgeagent.troubles import naming
 from edgecommon import disk, files
 from modelwire.errors import DiskUnwritable
 
@@ -96,8 +97,10 @@ class DiskWait:
         self._pause = min(LONGEST, 2 * self._pause) if self._again else FIRST
         self._due, self.trouble = now + self._pause, error
         said = _refusal(error) or error  # it knows how much is waited for
-        self._notice.say({"message": said.message, "hint": said.next_step, "since": int(self._clock.wall())})
-        _log.log(logging.DEBUG if self._again else logging.WARNING, "%s; waiting for room: %s", said.message, said.next_step)
+        what = {"trouble": naming.name_of(said), "message": said.message, "hint": said.next_step}
+        self._notice.say({**what, "since": int(self._clock.wall())})
+        level = logging.DEBUG if self._again else logging.WARNING
+        _log.log(level, "%s; waiting for room: %s (trouble %s)", said.message, said.next_step, what["trouble"])
 
 
 def wait_at_start(error: DiskUnwritable, lock: Path, clock: Clock, *, say: Callable[[str], None] = lambda text: None) -> None:

@@ -37,7 +37,7 @@ def all_forked(sessions: Iterable[Session]) -> bool:
 def settled(goal: Goal, session: Session, trained: Collection[str]) -> bool:
     """Return whether a model has come to where the goal wants it. trained: the models that had a round in this run.
 
-    Raises TwoHistories, LinkError or NotWelcome where it never will.
+    Raises TwoHistories, LinkError or NotWelcome where it never will; MonthSpent where it won't this month.
     """
     lineage = session.lineage
     head = lineage.head()
@@ -45,6 +45,8 @@ def settled(goal: Goal, session: Session, trained: Collection[str]) -> bool:
         if head.blocked.startswith(FORKED):
             raise TwoHistories(device=lineage.board.device, model=lineage.name, reason=head.blocked)
         raise LinkError(broker=f"{lineage.board.device}/{lineage.name}", reason=f"the centre refused for good: {head.blocked}")
+    if not goal.endless and session.answered and (spent := session.leaving.spent()) is not None:
+        raise spent
     if goal.rounds is not None:
         return head.rounds >= goal.rounds and not lineage.outbox.waiting()
     if session.answered and head.welcome != OK:

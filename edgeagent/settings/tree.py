@@ -64,6 +64,10 @@ class LinkSettings:
     part_bytes: int = setting(
         limits.DEFAULT.part, "Largest message; larger updates travel in parts.", unit="bytes", least=2048, most=limits.DEFAULT.part
     )
+    monthly_bytes: int = setting(
+        0, "Most bytes over the link in a calendar month (UTC), both ways, as estimated: messages, MQTT, TCP/IP, pings; 0: no limit.",
+        unit="bytes", least=0,
+    )  # fmt: skip
     user: str = setting("", "User name at the broker; empty means none.")
     password_file: str = setting("", "File that holds the password alone, readable by the agent alone (mode 600).")
     tls_ca: str = setting("", "Certificates that sign the broker's; empty means the system's.")

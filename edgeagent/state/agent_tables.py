@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeagent.spending import tables as spending
+from edgeagent.troubles import noted
 from edgecommon.sqlite import Database
 from modelwire.errors import OldWire
 
 FILE = "edgeagent.db"
-RELEASE = 6
+RELEASE = 7
 FIRST = 4  # that speaks wire 1 as it is final; folders before it are refused
 
 _LAST_MODEL = """
@@ -150,7 +152,7 @@ CREATE TABLE waiting (            -- why a running agent does not train
     until TEXT NOT NULL,
     at INTEGER NOT NULL                         -- Unix seconds
 ) WITHOUT ROWID;
-""" + _LAST_MODEL + _PLANNING
+""" + _LAST_MODEL + _PLANNING + spending.TABLES + noted.TABLE
 
 
 def migrate(database: Database) -> None:
@@ -162,6 +164,9 @@ def migrate(database: Database) -> None:
         if database.number("PRAGMA user_version") == 5:
             _make(database, _PLANNING)
             database.run("PRAGMA user_version=6")
+        if database.number("PRAGMA user_version") == 6:
+            _make(database, spending.TABLES + noted.TABLE)
+            database.run("PRAGMA user_version=7")
     database.run("PRAGMA foreign_keys = ON")
 
 

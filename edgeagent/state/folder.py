@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ from edgeagent.samples import sharing
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.tree import Settings
+from edgeagent.system.clock import Clock
 from edgeagent.system.database import open_database
+from edgeagent.troubles import mending, naming, noted
 from edgecommon import files
-from edgecommon.sqlite import Database
-from modelwire.errors import MissingFile, ModelWireError, StateDamaged
+from edgecommon.sqlite import Database, Unnamed
+from modelwire.errors import ModelWireError, StateDamaged
 from modelwire.tflite.file import contract
 
 from . import agent_tables
@@ -27,7 +28,6 @@ from .lineage import Lineage
 from .trust import TrustStore
 
 LOCK = "lock"
-_log = logging.getLogger("edgeagent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +93,16 @@ def open_folder(loaded: Loaded, *, alone: bool, open_key: bool = False) -> Itera
 
     open_key: also when others may read the private key. Raises MissingFile, StateBusy, StateDamaged, OldWire or ConfigError.
     """
-    if not (loaded.state / agent_tables.FILE).exists():
-        raise MissingFile(path=loaded.state, what="the agent's state folder")
-    with files.locked(loaded.state / LOCK) if alone else nullcontext(), _open(loaded, alone, open_key) as folder:
-        yield folder
+    with naming.in_folder(loaded):
+        naming.state_is_there(loaded.state, agent_tables.FILE)
+        with files.locked(loaded.state / LOCK) if alone else nullcontext(), _open(loaded, alone, open_key) as folder:
+            yield folder
 
 
 @contextmanager
 def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]:
     settings = loaded.settings
+    mending.check_length(loaded.state / agent_tables.FILE)
     database = open_database(
         loaded.state / agent_tables.FILE, agent_tables.RELEASE, migrate=agent_tables.migrate, older=agent_tables.older
     )
@@ -113,13 +114,14 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
         swept: list[str] = []
         if alone:
             sharing.unstick(sharing.folder_of(loaded.state))
-            if Spool.missing(loaded.state):
-                _make_spool(loaded, lineages)
+            if text := mending.check_pages(database):
+                noted.note(database, "index-damaged", text, Clock().wall())
+            _sound_spool(loaded, lineages, database)
         with Spool(loaded.state) as spool:
             if alone:
                 _shut(database.path)
                 for name, lineage in lineages.items():
-                    swept += [f"{name}/{path}" for path in lineage.repair()]
+                    swept += [f"{name}/{path}" for path in _sound_model(lineage, database)]
                     shape = spool.shape(name)
                     if not lineage.journal.exists():  # a kill came before the first step of a round, or after its end
                         spool.release(name)
@@ -158,16 +160,61 @@ def sweep_spool(spool: Spool, lineage: Lineage) -> int:
     return spool.sweep(lineage.name, after=lineage.head().trained_id)
 
 
+def _sound_model(lineage: Lineage, database: Database) -> list[str]:
+    """Put a model's files in order, and its outbox; return what was swept away. Raises StateDamaged, with the name of the trouble."""
+    if text := lineage.store.mend_served():
+        noted.note(database, "served-gone", text, Clock().wall())
+    try:
+        swept = lineage.repair()
+    except StateDamaged as e:
+        if lineage.sent_unknown() and not str(e.facts.get("path", "")).endswith("base.tflite"):
+            naming.named(e, "database-older")
+        raise
+    if lineage.sent_unknown():
+        noted.note(database, "database-older", f"{lineage.name}: it knows nothing of the last update that left", Clock().wall())
+    if text := lineage.mend_outbox(int(Clock().wall())):
+        noted.note(database, "outbox-damaged", text, Clock().wall())
+    return swept
+
+
+def _sound_spool(loaded: Loaded, lineages: Mapping[str, Lineage], database: Database) -> None:
+    """Make an empty spool where there is none, or none that can be read: a group may write there, and the models are whole without it."""
+    see = f"see who may write to {sharing.folder_of(loaded.state)}"
+    if Spool.missing(loaded.state):
+        _make_spool(loaded, lineages)
+        text = f"the spool of samples was gone, and its samples with it; an empty one was made: {see}"
+        noted.note(database, "samples-gone", text, Clock().wall())
+        return
+    try:
+        with Spool(loaded.state) as spool:
+            _check_spool(spool)
+    except StateDamaged as e:
+        if naming.name_of(e):  # another release's, or no file: nothing that was kept there goes
+            raise
+        try:
+            aside = mending.put_aside(Path(str(e.facts["path"])))
+        except OSError:
+            raise e from None
+        _make_spool(loaded, lineages)
+        text = f"the spool of samples can't be read ({e.facts['reason']}); it was put aside as {aside}, and an empty one was made: {see}"
+        noted.note(database, "samples-damaged", text, Clock().wall())
+
+
+def _check_spool(spool: Spool) -> None:
+    try:
+        spool.check()
+    except Unnamed as e:  # others may write there: tables that take for ever to look through, or that are none of ours
+        raise StateDamaged(path=spool.database.path, reason=str(e)) from None
+
+
 def _make_spool(loaded: Loaded, lineages: Mapping[str, Lineage]) -> None:
-    """Make an empty spool in the place of one that is gone: a group may write to its folder, and the models are whole without it."""
+    """Make an empty spool in the place of one that is gone."""
     bounds, heads = loaded.settings.spool, [lineage.head() for lineage in lineages.values()]
     Spool.create(loaded.state, after=max(max(head.trained_id, head.carded_id, head.looked_id) for head in heads))
     with Spool(loaded.state) as spool:
         for name, lineage in lineages.items():
             like = contract(lineage.store.base(), model=name)
             spool.register(name, like.x_shape, like.y_shape, max_samples=bounds.max_samples, max_bytes=bounds.max_bytes, codes=like.codes)
-    see = f"see who may write to {sharing.folder_of(loaded.state)}"
-    _log.warning("the spool of samples was gone, and its samples with it; an empty one was made: %s", see)
 
 
 def _shut(path: Path) -> None:

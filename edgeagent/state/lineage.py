@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 from edgeagent.samples import cards
-from edgecommon.sqlite import Row
+from edgecommon.sqlite import Database, Row
 from modelwire.cards.facts import facts_in, several
-from modelwire.errors import TooLarge
+from modelwire.errors import StateDamaged, TooLarge, WireError
 from modelwire.lattice.snap import Snapped
 from modelwire.lattice.state import ModelState
 from modelwire.update import container
@@ -227,6 +227,32 @@ class Lineage(History):
         known = self._db.maybe("SELECT 1 FROM version WHERE model=? AND commit_id=?", self.name, commit)
         return commit == self.base_commit or known is not None or commit in self.store.sent()
 
+    def sent_unknown(self) -> bool:
+        """Return whether the last update that left is none that the database knows: it is older than what left this board."""
+        last = self.store.last_sent()
+        return bool(last) and self._db.maybe("SELECT 1 FROM version WHERE model=? AND commit_id=?", self.name, last) is None
+
+    def mend_outbox(self, now: int) -> str:
+        """Give up the updates whose bytes here are not those that their commits name, and what rests on them; return what became of them.
+
+        What they changed goes as a snapshot, under a number of its own: whatever the centre has of them stays as it is.
+        """
+        with self._db.transaction():
+            for w in self.outbox.waiting():
+                found = self._sealed(w)
+                if found is None or (found.parent, found.epoch) != (w.parent, w.epoch):
+                    reason = f"the bytes of @{w.version} were damaged on this board"
+                    return f"{self.name}: {reason}{self._start_over(found.parent if found else w.parent, w.version - 1, reason, now)}"
+        return ""
+
+    def _sealed(self, w: Waiting) -> Header | None:
+        """Return the header of an update that waits, None where its bytes are not those that its commit names."""
+        try:
+            found = container.parse(self.outbox.body(w.version))
+        except (WireError, StateDamaged, TypeError):  # a blob may have become text, or a number
+            return None
+        return found.header if found.commit == w.commit else None
+
     def leave_epoch(self) -> None:
         """Give up what the centre has not verified; what is served goes on, as a snapshot, in the epoch that a new state is granted."""
         with self._db.transaction():
@@ -250,6 +276,8 @@ class Lineage(History):
             if w.status != OK or not w.epoch:
                 return f"{w.status}; {self.next_step(self.head())}".removesuffix("; ")
             self._db.run("UPDATE model SET last_version=max(last_version, ?) WHERE name=?", w.version, self.name)
+            if self.board.key.public != welcomed_key(self._db):
+                self._db.run("INSERT OR REPLACE INTO meta VALUES ('key', ?)", self.board.key.public)
             if w.epoch != before.epoch and before.epoch and not fresh:
                 return f"epoch {w.epoch} was said before; this is epoch {before.epoch}"
             self.offered(w.resume_version if w.resume else 0)
@@ -343,6 +371,12 @@ class Lineage(History):
             "UPDATE model SET rounds=?, trained_id=?, trained_at=?, look='' WHERE name=?",
             outcome.round, outcome.trained_id, outcome.ended, self.name,
         )  # fmt: skip
+
+
+def welcomed_key(database: Database) -> bytes:
+    """Return the public key with which this folder was welcomed last; empty before the first time."""
+    row = database.maybe("SELECT value FROM meta WHERE key='key'")
+    return bytes(row[0]) if row is not None and isinstance(row[0], bytes) else b""
 
 
 def _columns(outcome: Outcome) -> dict[str, object]:

@@ -14,10 +14,11 @@ from edgeagent.settings.reading import Loaded
 from edgeagent.settings.tree import Settings
 from edgeagent.system.database import look_into, open_database
 from edgeagent.system.notice import notice_of
+from edgeagent.troubles import mending, naming
 from edgecommon import access, disk, files
 from edgecommon.disk import FileSystem
 from edgecommon.sqlite import Database
-from modelwire.errors import ConfigError, DiskUnwritable, MissingFile
+from modelwire.errors import ConfigError, DiskUnwritable
 from modelwire.wire import signing
 
 from . import agent_tables
@@ -74,7 +75,7 @@ def look_at(loaded: Loaded, *, open_key: bool = False) -> Iterator[Glance]:
     Raises MissingFile where there is none, StateDamaged, OldWire or ConfigError for one that can't be read by anyone.
     """
     unseen: list[Unseen] = []
-    with ExitStack() as opened:
+    with naming.in_folder(loaded), ExitStack() as opened:
         database = _database(loaded.state / agent_tables.FILE, unseen)
         if database is not None:
             opened.callback(database.close)
@@ -92,12 +93,8 @@ def look_at(loaded: Loaded, *, open_key: bool = False) -> Iterator[Glance]:
 
 
 def _database(path: Path, unseen: list[Unseen]) -> Database | None:
-    try:
-        os.stat(path)
-    except FileNotFoundError:
-        raise MissingFile(path=path.parent, what="the agent's state folder") from None
-    except OSError:
-        pass  # the reason is found below
+    naming.state_is_there(path.parent, path.name)
+    mending.check_length(path)
 
     def looked() -> Database:
         database, missed = look_into(path, agent_tables.RELEASE)

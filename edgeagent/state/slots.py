@@ -129,6 +129,26 @@ class ModelStore:
                 with disk.named(path):
                     path.unlink()
 
+    def mend_served(self) -> str:
+        """Make room for the link to the served model where another thing stands in its place; return what was wrong, mostly nothing.
+
+        A link to either slot is none: a kill may have come before it followed the head.
+        """
+        if self.served.is_symlink():
+            target = os.readlink(self.served)
+            ours = target in {f"{slot}/model.tflite" for slot in SLOTS}
+            return "" if ours else f"{self.served} led to {target!r}; the link was made anew"
+        if not os.path.lexists(self.served):
+            return f"{self.served} was not there; the link was made anew"
+        aside = self.served.with_name(f"{self.served.name}.aside")
+        for number in range(2, 1000):
+            if not os.path.lexists(aside):
+                break
+            aside = self.served.with_name(f"{self.served.name}.aside{number}")
+        with disk.named(self.served):
+            os.rename(self.served, aside)
+        return f"{self.served} was no link; what stood there is {aside.name} now, and the link was made anew"
+
     def note_sent(self, commit: bytes) -> None:
         """Keep the commit of an update that is about to leave, with those before it.
 
@@ -141,6 +161,10 @@ class ModelStore:
     def sent(self) -> frozenset[bytes]:
         """Return the commits that left last."""
         return frozenset(self._sent())
+
+    def last_sent(self) -> bytes:
+        """Return the commit that left last; empty where none did, or none is remembered."""
+        return next(reversed(self._sent()), b"")
 
     def _sent(self) -> list[bytes]:
         try:

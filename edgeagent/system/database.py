@@ -10,6 +10,7 @@ from edgecommon import access
 from edgecommon.sqlite import Database, Fault
 from modelwire.errors import BadArgument, ConfigError, DiskUnwritable, MissingFile, ModelWireError, StateDamaged
 
+LATER = 1000  # releases of tables ahead of ours that are taken for a later agent's; beyond them the number itself is damaged
 CACHE = 256  # KiB of pages that SQLite keeps for itself; the kernel keeps the file's in its own cache anyway
 
 
@@ -42,7 +43,8 @@ def open_database(
         database.close()
         raise older(path)
     if written != release:
-        raise StateDamaged(path=path, reason=f"its tables are of release {written}, this agent reads {release}")
+        database.close()
+        raise _of_other_release(path, written, release)
     return database
 
 
@@ -71,8 +73,16 @@ def look_into(path: Path, release: int, *, patience: int = 0) -> tuple[Database,
     written = database.number("PRAGMA user_version")
     if written != release:
         database.close()
-        raise StateDamaged(path=path, reason=f"its tables are of release {written}, this agent reads {release}")
+        raise _of_other_release(path, written, release)
     return database, missed
+
+
+def _of_other_release(path: Path, written: int, release: int) -> StateDamaged:
+    """Return the error for tables that this release does not read: later ones are whole, and nothing is to be set up anew."""
+    error = StateDamaged(path=path, reason=f"its tables are of release {written}, this agent reads {release}")
+    if release < written < release + LATER:
+        error.facts |= {"trouble": "newer-release", "fix": "install the release of edgeagent again that wrote it, or a later one"}
+    return error
 
 
 def _looked(path: Path, patience: int, *, still: bool = False) -> Database:

@@ -163,6 +163,7 @@ class World:
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.folder, self.db = folder, folder / "fleet.db"
         self.clock, self.rng = FakeClock(), random.Random(seed)
+        self.ahead = 0.0  # seconds by which the board's own clock is
         self.refused: set[int] = set()  # versions that the centre finds wrong when it rebuilds them
         trust = TrustRow(1, records.encode(keys.trust(FLEET), keys.ROOT, keys.FLEET_ID))
         create_registry(self.db, fleet=FLEET, identity=keys.FLEET, trust=trust, now=1)
@@ -200,17 +201,21 @@ class World:
         loaded = reading.load(self.folder / "board" / reading.FILE, environment={}, flags={})
         with open_folder(loaded, alone=True) as device:
             agent = Agent(
-                device, self.broker, boards.scripted, "test", clock=Clock(self.clock.monotonic, self.clock.wall), rng=self.rng
+                device, self.broker, boards.scripted, "test", clock=Clock(self.clock.monotonic, self.wall), rng=self.rng
             )
             if not device.spool.count(MODEL):
                 boards.fill(device)
             for burst in (*bursts, 0):
                 self._let(agent, seconds / (len(bursts) + 1))
                 for _ in range(burst if device.lineages[MODEL].head().epoch else 0):
-                    train_on(device, self.clock.wall)
+                    train_on(device, self.wall)
                 if burst > 2:
                     device.lineages[MODEL].coalesce()
             return compare(device.lineages[MODEL], self.store)
+
+    def wall(self) -> float:
+        """Return the board's time, in Unix seconds."""
+        return self.clock.wall() + self.ahead
 
     def _let(self, agent: Agent, seconds: float) -> None:
         end = self.clock.now + seconds

@@ -10,13 +10,18 @@ import pytest
 from edgeagent import cli
 from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
+from edgeagent.spending import flash
+from edgeagent.spending.month import months
 from edgeagent.state import agent_tables
 from edgeagent.state.folder import open_folder
+from edgeagent.troubles.noted import all_noted
 from edgecommon.sqlite import Database
 from modelwire.errors import OldWire, StateDamaged
 from tests.edgeagent.boards import centre, fill, make, rig
 from tests.edgeagent.by_hand import train
 from tests.edgeagent.centre import FakeClock
+
+SINCE_7 = ("DROP TABLE month", "DROP TABLE written", "DROP TABLE trouble")  # what release 7 brought
 
 
 def of_release(path: Path, release: int) -> None:
@@ -62,11 +67,25 @@ def test_a_folder_of_release_5_gets_the_tables_of_the_planner(tmp_path: Path) ->
     loaded = make(tmp_path / "d")
     file = loaded.state / agent_tables.FILE
     fresh, database = objects(file), sqlite3.connect(file, isolation_level=None)
-    for statement in ("DROP TABLE figure", "DROP TABLE plan", "PRAGMA user_version = 5"):
+    for statement in ("DROP TABLE figure", "DROP TABLE plan", *SINCE_7, "PRAGMA user_version = 5"):
         database.execute(statement)
     database.close()
     with open_folder(loaded, alone=True) as opened:
         assert opened.lineages["tiny"].plans.last() is None and opened.lineages["tiny"].figures.all() == {}
+        assert opened.database.number("PRAGMA user_version") == agent_tables.RELEASE
+    assert objects(file) == fresh
+
+
+def test_a_folder_of_release_6_gets_the_tables_of_what_is_spent_and_what_befell_it(tmp_path: Path) -> None:
+    loaded = make(tmp_path / "d")
+    file = loaded.state / agent_tables.FILE
+    fresh, database = objects(file), sqlite3.connect(file, isolation_level=None)
+    for statement in (*SINCE_7, "PRAGMA user_version = 6"):
+        database.execute(statement)
+    database.close()
+    assert objects(file) != fresh
+    with open_folder(loaded, alone=True) as opened:
+        assert months(opened.database) == [] and all_noted(opened.database) == [] and flash.written(opened.database).bytes == 0
         assert opened.database.number("PRAGMA user_version") == agent_tables.RELEASE
     assert objects(file) == fresh
 
@@ -88,7 +107,7 @@ def back_to_4(path: Path) -> None:
         f"INSERT INTO old SELECT {', '.join(columns(database)[:-2])} FROM version",
         "DROP TABLE version", "ALTER TABLE old RENAME TO version", "CREATE INDEX version_by_state ON version (model, state, version)",
         "CREATE INDEX version_by_parent ON version (model, parent)", "DELETE FROM meta WHERE key='fork'", "DROP TABLE resume",
-        "DROP TABLE taking", "DROP TABLE figure", "DROP TABLE plan", "PRAGMA user_version = 4",
+        "DROP TABLE taking", "DROP TABLE figure", "DROP TABLE plan", *SINCE_7, "PRAGMA user_version = 4",
     ):  # fmt: skip
         database.execute(statement)
     database.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("attacks", "door", "schedules", "chaos", "crowd", "blocks")
+PARTS: tuple[str, ...] = ("attacks", "door", "troubles", "schedules", "chaos", "crowd", "blocks")
 
 
 def measure(full: bool) -> Figures:

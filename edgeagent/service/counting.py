@@ -1,0 +1,99 @@
+"""What a running agent keeps count of beside its work: the month's bytes, what is written to the disk, messages
+that were let go unread, and how far its clock is off."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from contextlib import suppress
+
+from edgeagent.link.session import Session
+from edgeagent.link.unread import UnreadTally
+from edgeagent.spending.flash import FlashCount
+from edgeagent.spending.month import Month
+from edgeagent.state.folder import DeviceFolder
+from edgeagent.system.clock import Clock
+from edgecommon.sqlite import Database
+from modelwire.errors import ModelWireError
+
+EVERY = 5.0  # seconds between two looks: they read the database
+OFF = 86_400.0  # seconds from the centre's clock beyond which this board's is wrong
+_log = logging.getLogger("edgeagent")
+
+
+class BoardCounts:
+    """The counts of one run."""
+
+    def __init__(self, device: DeviceFolder, clock: Clock) -> None:
+        self._device, self._clock = device, clock
+        databases = device.database, device.spool.database
+        self.month = Month(device.database, device.settings.link.monthly_bytes)
+        self._flash = FlashCount(device.database, lambda: sum(d.connection.total_changes for d in databases))
+        self.unread = UnreadTally(device.database, clock.wall)
+        self._due = 0.0
+        self._heard: tuple[int, float] | None = None  # the centre's newest time, and monotonic seconds at which it was heard
+        self._off, self._spent = "", ""
+
+    def begin(self) -> None:
+        now = self._clock.monotonic()
+        self.month.begin(self._clock.wall(), now)
+        self._flash.begin(now)
+        self._heard = (self._device.trust.time, -1.0)
+        self._due = now
+
+    def turn(self, sessions: Collection[Session]) -> None:
+        """Look, when it is time to. Raises DiskUnwritable."""
+        now = self._clock.monotonic()
+        if now < self._due:
+            return
+        self._due = now + EVERY
+        wall = self._clock.wall()
+        self._look_at_clock(wall, now)
+        self._look_at_month(sessions)
+        self.month.look(wall, now)
+        self._flash.look(wall, now)
+
+    def close(self) -> None:
+        wall, now = self._clock.wall(), self._clock.monotonic()
+        self.unread.write()
+        self.month.close(wall, now)
+        self._flash.close(wall, now)
+
+    def _look_at_clock(self, wall: float, now: float) -> None:
+        """Say once that the clock is far from the centre's, by its signed word; what stands there is taken back when it is not."""
+        said = self._device.trust.time
+        if self._heard is None or said != self._heard[0]:
+            self._heard = (said, now)
+        time, heard = self._heard
+        if not time:
+            return
+        # Of an earlier run nobody knows how long ago it was heard: then it says no more than that it is later than this.
+        off = wall - time - (now - heard) if heard >= 0 else min(0.0, wall - time)
+        text = ""
+        if abs(off) > OFF:
+            text = f"it is {abs(off) / 86_400:.0f} days {'behind' if off < 0 else 'ahead of'} the centre's"
+        if bool(text) != bool(self._off) or (text and text.split()[-2:] != self._off.split()[-2:]):
+            if text:
+                _log.warning("trouble clock-off: %s; nothing is numbered by it; a round may come early or late", text)
+            else:
+                _log.info("the clock agrees with the centre's")
+            _keep(self._device.database, "clock", text)
+        self._off = text
+
+    def _look_at_month(self, sessions: Collection[Session]) -> None:
+        held = [error for session in sessions if (error := session.leaving.spent()) is not None]
+        text = held[0].message if held else ""
+        if bool(text) != bool(self._spent):
+            _log.log(logging.WARNING if text else logging.INFO, "%s", f"trouble month-spent: {text}" if text else "updates may leave again")
+        self._spent = text
+
+
+def _keep(database: Database, key: str, text: str) -> None:
+    with suppress(ModelWireError):  # for people: nothing stands on it
+        database.run("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", key, text)
+
+
+def clock_off(database: Database) -> str:
+    """Return how far the clock was off when an agent last compared it; empty where it agreed, or was never compared."""
+    row = database.maybe("SELECT value FROM meta WHERE key='clock'")
+    return str(row[0]) if row is not None else ""

@@ -1,0 +1,1 @@
+"""Tests of what is counted of the link and the disk."""

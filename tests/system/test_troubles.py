@@ -1,0 +1,190 @@
+"""Each trouble of a board has a name, the agent gets over it or says how, and nothing that the centre holds is touched."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from edgeagent import cli
+from edgeagent.settings import reading
+from edgeagent.state.folder import open_folder
+from edgeagent.troubles.naming import name_of
+from edgeagent.troubles.table import TABLE
+from edgecommon import disk
+from modelwire.errors import DiskUnwritable, ModelWireError, SessionTaken, StateDamaged
+from tests.disks import small_disk
+from tests.edgeagent import boards
+from tests.system import troubles
+from tests.system.lying import SETTINGS
+from tests.system.troubles import CASES, Board, Case
+
+ELSEWHERE = {  # which test shows the troubles that no file brings about
+    "disk-full": "test_a_disk_that_takes_nothing_is_named_by_what_it_says",
+    "disk-read-only": "test_a_disk_that_takes_nothing_is_named_by_what_it_says",
+    "disk-failing": "test_a_disk_that_answers_with_errors_is_named",
+    "not-ours": "test_a_folder_of_another_user_is_named_and_whom_to_ask",
+    "two-boards": "test_a_name_that_another_client_has_is_named",
+}
+
+
+@pytest.mark.slow("a board, a centre and a dozen rounds each", seconds=60)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_trouble_is_named_and_got_over_and_the_centre_keeps_all_that_it_held(tmp_path: Path, case: Case) -> None:
+    made = troubles.measure(tmp_path, case)
+    assert made.named == ({case.id} if case.id else set())
+    assert made.sound, made
+    assert made.alone == (case.mend is None)
+
+
+@pytest.mark.slow("a board, a centre and a dozen rounds each", seconds=20)
+@pytest.mark.parametrize("seed", range(12))
+def test_any_bit_of_any_file_may_flip(tmp_path: Path, seed: int) -> None:
+    made = troubles.flipped(tmp_path, seed)
+    assert not made.unnamed and not made.touched and not made.silent, made
+
+
+def test_every_trouble_has_a_test() -> None:
+    assert {one.id for one in TABLE} == {case.id for case in CASES if case.id} | set(ELSEWHERE)
+    assert set(ELSEWHERE.values()) <= set(globals())
+    for case in CASES:
+        if case.id:
+            (known,) = (one for one in TABLE if one.id == case.id)
+            assert case.mend is None or known.asks, case.name
+
+
+def test_the_line_that_is_printed_sets_the_board_up_anew(tmp_path: Path) -> None:
+    """A person copies it into a shell; the board has its key and its base again, and asks for its last model."""
+    home = tmp_path / "my boards" / "pi 7"
+    home.parent.mkdir()
+    boards.make(home, **SETTINGS, link__broker="mqtt://127.0.0.1:1")
+    key = (home / "device.key").read_text()
+    (home / "state" / "edgeagent.db").unlink()
+    said = command(home, "status")
+    assert said.returncode == 12
+    error = json.loads(said.stderr)
+    assert error["trouble"] == "database-gone" and "then put your own lines" in error["hint"]
+    line = error["hint"].partition("; then")[0]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PATH": path})
+    assert done.returncode == 0, done.stderr
+    assert (home / "device.key").read_text() == key and home.with_name("pi 7.aside").is_dir()
+    with open_folder(reading.load(home / reading.FILE, environment={}, flags={}), alone=True) as device:
+        assert device.lineages["tiny"].wish() is not None
+
+
+def command(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgeagent", *words, "--dir", str(home), "--json"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+
+
+def test_the_text_of_an_error_names_the_trouble(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    boards.make(tmp_path / "d")
+    (tmp_path / "d" / "state" / "edgeagent.db").write_bytes(b"")
+    assert cli.main(["status", "--dir", str(tmp_path / "d")]) == StateDamaged.code
+    said = capsys.readouterr().err
+    assert "trouble: database-cut" in said and "try: mv " in said
+    assert cli.main(["doctor", "--dir", str(tmp_path / "d"), "--json"]) == 1
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert [c["trouble"] for c in checks if c["trouble"]] == ["database-cut"]
+
+
+def test_status_and_doctor_name_what_was_got_over_and_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(Board(tmp_path)) as board:
+        (board.state / "samples" / "samples.db").unlink()
+        board.ahead = -troubles.YEARS
+        board.serve(60)
+        home = str(board.home)
+    assert cli.main(["status", "--dir", home, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [one["id"] for one in said["troubles"]] == ["clock-off"] and [one["id"] for one in said["got_over"]] == ["samples-gone"]
+    assert said["troubles"][0]["asks"] and said["month"]["sent"] > 0 and said["flash"]["source"]
+    assert cli.main(["status", "--dir", home]) == 0
+    text = capsys.readouterr().out
+    assert "trouble clock-off: it is 3650 days behind the centre's" in text and "got over samples-gone" in text
+    cli.main(["doctor", "--dir", home, "--json"])
+    assert "clock-off" in [c["trouble"] for c in json.loads(capsys.readouterr().out)["checks"]]
+
+
+def test_a_disk_that_takes_nothing_is_named_by_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with small_disk(tmp_path / "small") as small:
+        boards.make(small.path / "d")
+        where = ["--dir", str(small.path / "d"), "--json"]
+
+        def named() -> tuple[list[str], str]:
+            assert cli.main(["status", *where]) == 0
+            said = [one["id"] for one in json.loads(capsys.readouterr().out)["troubles"]]
+            assert cli.main(["train", *where]) == DiskUnwritable.code
+            return said, json.loads(capsys.readouterr().err.splitlines()[-1])["trouble"]
+
+        small.fill()
+        assert named() == (["disk-full"], "disk-full")
+        small.free()
+        small.remount("ro")
+        assert named() == (["disk-read-only"], "disk-read-only")
+        small.remount("rw")
+
+
+def test_a_disk_that_answers_with_errors_is_named(tmp_path: Path) -> None:
+    found = disk.unwritable(OSError(5, os.strerror(5)), tmp_path / "x")
+    assert found is not None and name_of(found) == "disk-failing"
+
+
+def test_a_name_that_another_client_has_is_named() -> None:
+    assert name_of(SessionTaken(broker="b", name="n", reason="r")) == "two-boards"
+
+
+def test_a_folder_of_another_user_is_named_and_whom_to_ask() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can be another user for a while")
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are shut to others
+        os.chmod(place, 0o755)
+        home = Path(place) / "d"
+        boards.make(home)
+        assert as_nobody(lambda: said_of(home)) == "not-ours"
+        (home / "state").chmod(0o755)
+        (home / "state" / "lock").touch()
+        assert as_nobody(lambda: said_of(home)) == "not-ours"
+
+
+def said_of(home: Path) -> str:
+    loaded = reading.load(home / reading.FILE, environment={}, flags={})
+    try:
+        with open_folder(loaded, alone=True):
+            return "it starts"
+    except ModelWireError as e:
+        return name_of(e)
+
+
+def as_nobody(do: Callable[[], str]) -> str:
+    """Return what `do` returns in a process of the user nobody."""
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(into, do().encode())
+        finally:
+            os._exit(0)
+    os.close(into)
+    os.waitpid(child, 0)
+    with os.fdopen(out) as file:
+        return file.read()
+
+
+def test_a_trouble_is_said_once_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(Board(tmp_path)) as board, caplog.at_level(logging.WARNING, logger="edgeagent"):
+        board.ahead = troubles.YEARS
+        board.serve(300)
+        assert sum("trouble clock-off" in r.getMessage() for r in caplog.records) == 1
