@@ -68,7 +68,9 @@ def test_a_schedule_is_read_as_it_was_written(schedule: Schedule) -> None:
     assert Schedule.read(str(schedule)) == schedule
 
 
-@pytest.mark.parametrize("text", ["", "1", "1 2", "x 2x3", "1 2x3 sneeze:1:0:0", "1 2x3 lost:1", "1 2x3 lost:a:0:0", "1 1x3 power:1:1:0", "1 0x3"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "1 2", "x 2x3", "1 0x3", "1 2x3 sneeze:1:0:0", "1 2x3 lost:1", "1 2x3 lost:a:0:0", "1 1x3 power:1:1:0"]
+)
 def test_what_is_no_schedule_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         Schedule.read(text)
