@@ -4,6 +4,7 @@ against each other.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import traceback
@@ -173,7 +174,7 @@ def _kept() -> tempfile.TemporaryDirectory[str]:
 @cache
 def made(boards: int) -> Path:
     """Return a folder with a registry and boards that nobody has started yet: each schedule begins with a copy."""
-    folder = Path(_kept().name).resolve() / f"made-{boards}"
+    folder = Path(_kept().name).resolve() / f"made-{boards}-{os.getpid()}"
     folder.mkdir()
     time, steps = Timeline(), Steps()
     broker = Broker(time, Random(0), CALM)

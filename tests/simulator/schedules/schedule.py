@@ -51,8 +51,11 @@ class Schedule:
     def read(cls, text: str) -> Schedule:
         """Return what `str` has written. Raises ValueError."""
         seed, size, *troubles = text.split()
-        boards, rounds = size.split("x")
-        return cls(int(seed), int(boards), int(rounds), tuple(map(Trouble.read, troubles)))
+        boards, rounds = map(int, size.split("x"))
+        out = cls(int(seed), boards, rounds, tuple(map(Trouble.read, troubles)))
+        if boards < 1 or rounds < 1 or any(not CENTRE <= one.who < boards for one in out.troubles):
+            raise ValueError("it names a board that is not there")
+        return out
 
 
 def scheduled(seed: int) -> Schedule:

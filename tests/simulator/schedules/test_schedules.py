@@ -63,12 +63,14 @@ def test_a_planted_bug_is_found(bug: str) -> None:
     assert not replayed(found.failed[0].schedule).failures, "the schedule is a failing one without it, too"
 
 
-@given(st.builds(Schedule, st.integers(0, 1 << 40), st.integers(1, 3), st.integers(1, 9), st.lists(TROUBLES, max_size=9).map(tuple)))
+@given(st.builds(Schedule, st.integers(0, 1 << 40), st.integers(2, 3), st.integers(1, 9), st.lists(TROUBLES, max_size=9).map(tuple)))
 def test_a_schedule_is_read_as_it_was_written(schedule: Schedule) -> None:
     assert Schedule.read(str(schedule)) == schedule
 
 
-@pytest.mark.parametrize("text", ["", "1", "1 2", "x 2x3", "1 2x3 sneeze:1:0:0", "1 2x3 lost:1", "1 2x3 lost:a:0:0"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "1 2", "x 2x3", "1 0x3", "1 2x3 sneeze:1:0:0", "1 2x3 lost:1", "1 2x3 lost:a:0:0", "1 1x3 power:1:1:0"]
+)
 def test_what_is_no_schedule_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         Schedule.read(text)
