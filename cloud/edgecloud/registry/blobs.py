@@ -90,6 +90,19 @@ class DatabaseBlobs:
         self._database.run("DELETE FROM blob WHERE sha256 = ?", digest)
 
 
+_PIECE = 1 << 20  # bytes that are compared at once
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Return whether a file holds these bytes. What a disk has lost or changed under its name is written anew by who has it."""
+    whole = memoryview(data)
+    try:
+        with path.open("rb") as file:
+            return all(file.read(_PIECE) == whole[at : at + _PIECE] for at in range(0, len(data), _PIECE)) and not file.read(1)
+    except OSError:
+        return False
+
+
 class FileBlobs:
     """Bytes as files named by their digest. A file has its name only when it is whole and on disk."""
 
@@ -102,7 +115,7 @@ class FileBlobs:
         try:
             for folder in (self.folder, path.parent):
                 make_private_folder(folder)
-            if not path.exists():
+            if not _holds(path, data):
                 write(path, data, mode=0o600, beside=path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"))
             # Also when it was there: whoever wrote it may have been killed before this line.
             for folder in (path.parent, self.folder, self.folder.parent):

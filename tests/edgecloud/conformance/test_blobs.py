@@ -94,6 +94,19 @@ def test_changed_bytes_are_an_error_by_name(blobs: tuple[BlobStore, Callable[[],
         store.get(digest)
 
 
+@pytest.mark.parametrize("left", [b"", b"x" * 4000, b"ab" * 2000 + b"more", b"ab" * 1999])
+def test_a_file_whose_bytes_a_disk_has_changed_is_written_anew_by_who_has_them(tmp_path: Path, left: bytes) -> None:
+    store, data = FileBlobs(tmp_path / "blobs"), b"ab" * 2000
+    digest = store.put(data)
+    path = store._path(digest)
+    before = path.stat().st_ino
+    assert store.put(data) == digest and path.stat().st_ino == before, "what is right stays"
+    path.chmod(0o600)
+    path.write_bytes(left)
+    assert store.put(data) == digest and store.get(digest) == data
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = FileBlobs(tmp_path / "blobs")
     digest = hashlib.sha256(b"y" * 5000).digest()
