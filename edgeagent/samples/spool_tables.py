@@ -84,6 +84,10 @@ def by_name(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
     def named(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(self, *args, **kwargs)
+        except StateDamaged as e:
+            if e.hint == StateDamaged.hint:  # of a file that SQLite can't read
+                e.hint = f"see who may write to {self._db.path.parent}; then {StateDamaged.hint}"
+            raise
         except _UNLIKE_OURS as e:
             path = self._db.path
             error = StateDamaged(path=path, reason=f"it holds what no spool of samples does ({type(e).__name__}: {e})"[:500])
