@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.evidence import centre, compare, lost, trust, wire, zoo
+from tests.evidence.parts import ROOT, Figures, last_full, wants_full
 
-ROOT = Path(__file__).resolve().parents[2]
-Figures = dict[str, int | float | str]
 TOPICS: dict[str, Callable[[bool], Figures]] = {
     "centre": centre.measure, "compare": compare.measure, "lost": lost.measure,
     "trust": trust.measure, "wire": wire.measure, "zoo": zoo.measure,
@@ -34,13 +32,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "evidence", help="folder of the figures (default build/evidence)")
     args = parser.parse_args(argv)
     started = time.monotonic()
-    figures = TOPICS[args.topic](bool(os.environ.get("FULL")))
+    figures = TOPICS[args.topic](wants_full())
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / f"{args.topic}.json"
     file.write_text(json.dumps(figures, indent=1) + "\n")
     width = max(map(len, figures))
     for name, value in figures.items():
         print(f"{name:{width}}  {value}")
+    for line in last_full(args.topic):
+        print(line)
     print(f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}, {time.monotonic() - started:.0f} s")
 
 

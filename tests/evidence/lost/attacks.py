@@ -29,7 +29,7 @@ from modelwire.wire.records import Level, Receipt
 from tests.broker import Mosquitto
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice
-from tests.evidence.parts import Figures
+from tests.evidence.parts import Figures, alone
 
 from .attackers import EVE, MODELS, never_joined
 
@@ -246,4 +246,4 @@ def measure(full: bool) -> Figures:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(bool(os.environ.get("FULL"))), indent=1))
+    alone("lost", "attacks", measure)

@@ -8,12 +8,11 @@ Beside them, on disks that lie about their flushes: how many were told by name, 
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import Counter
 
-from tests.evidence.parts import Figures
+from tests.evidence.parts import Figures, alone
 from tests.power.states import SIDES, crashes, missing, moments
 from tests.power.trace import load
 
@@ -46,5 +45,4 @@ def _lying(count: int) -> Figures:
 
 
 if __name__ == "__main__":
-    for name, value in measure(bool(os.environ.get("FULL"))).items():
-        print(f'"{name}": {value!r}')
+    alone("lost", "blocks", measure)

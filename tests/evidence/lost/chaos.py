@@ -9,8 +9,6 @@ first course, `chaos_queue_*` the second, in which the broker holds 100 messages
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import tempfile
 import time
@@ -18,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests import broker
-from tests.evidence.parts import Figures
+from tests.evidence.parts import Figures, alone
 from tests.soak.ordeal import Outcome, Plan, endure
 
 SMALL = Plan(agents=5, rounds=80, kills=15, seed=16)
@@ -64,4 +62,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(bool(os.environ.get("FULL"))), indent=1))
+    alone("lost", "chaos", measure)

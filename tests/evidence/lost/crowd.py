@@ -37,7 +37,7 @@ from tests import broker
 from tests.certificates import Authority
 from tests.edgecloud.centre import admit
 from tests.edgecloud.device import TINY, key_of
-from tests.evidence.parts import Figures
+from tests.evidence.parts import Figures, alone
 from tests.soak import books
 from tests.soak.books import Books, Entry
 from tests.soak.members import MODEL
@@ -290,4 +290,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(bool(os.environ.get("FULL"))), indent=1))
+    alone("lost", "crowd", measure)

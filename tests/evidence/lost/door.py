@@ -26,7 +26,7 @@ from modelwire.wire.keys import KeyKind, write_key
 from modelwire.wire.records import Level, Receipt
 from tests import broker
 from tests.edgecloud.device import Base, ScriptedDevice
-from tests.evidence.parts import Figures
+from tests.evidence.parts import Figures, alone
 from tests.system.fleet import Fleet, Process
 from tests.worlds import MODELS
 
@@ -253,5 +253,4 @@ def p95(times: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    for name, value in measure(os.environ.get("FULL") == "1").items():
-        print(f'"{name}": {value}')
+    alone("lost", "door", measure)

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from tests.evidence.parts import Figures
+from tests.evidence.parts import Figures, alone
 from tests.simulator.schedules.many import everywhere, total
 from tests.simulator.schedules.planted import BUGS
 
@@ -40,5 +39,4 @@ def _until(bug: str, first: int) -> int:
 
 
 if __name__ == "__main__":
-    for name, value in measure(os.environ.get("FULL") == "1").items():
-        print(f'"{name}": {value!r}')
+    alone("lost", "schedules", measure)

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import tempfile
 from pathlib import Path
 
 from edgeagent.troubles.table import TABLE
-from tests.evidence.parts import Figures
+from tests.evidence.parts import Figures, alone
 from tests.system import troubles
 from tests.system.troubles import CASES
 
@@ -57,5 +56,4 @@ def _flips(count: int) -> Figures:
 
 
 if __name__ == "__main__":
-    for name, value in measure(os.environ.get("FULL", "") not in ("", "0")).items():
-        print(f'"{name}": {value}')
+    alone("lost", "troubles", measure)
