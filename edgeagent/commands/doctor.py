@@ -235,6 +235,8 @@ def _unanswered(device: Glance, name: str, fix: str) -> Finding:
         return Finding("centre", None, f"{name}: it has not answered yet", fix)
     if device.trust.foreign_said:
         return Finding("centre", None, f"{name}: its own centre has not answered: the one that answers is another fleet's")
+    if any(one.id == "month-spent" for one in befallen.befallen(device, time.time())):  # what asks for an answer may not have left
+        return Finding("centre", None, f"{name}: it has not answered, and the bytes of this month are spent")
     why = f"{name}: nobody answered as the centre of the fleet {fleet!r}, though the agent was at the broker, {local(said.at)}"
     fix = f"see that edgecloud ingest runs, at this broker, and that its fleet is called {fleet!r}; then edgeagent run"
     return Finding("centre", False, why, fix)

@@ -54,6 +54,10 @@ class Leaving:
         first = next((w for w in self.outbox.waiting("queued", "offered") if not self.admits(w)), None)
         return None if first is None else self.month.error(self.cost(first))
 
+    def silenced(self) -> MonthSpent | None:
+        """Return the error of a board that may not even say hello this month, whether an update waits or not; mostly None."""
+        return self.month.error(0) if self.month is not None and self.month.silent else None
+
 
 class MeteredLink:
     """A Transport over another one."""

@@ -92,7 +92,8 @@ def _spent(device: Glance, name: str, now: float) -> str | None:
     link, lineage = device.settings.link, device.lineages[name]
     month = Month.read(device.database, link.monthly_bytes, now)
     topic = topics.up(device.board.fleet, device.board.device, name, "update")
-    error = Leaving(lineage.outbox, month, topic, _Largest(link.part_bytes)).spent()
+    leaving = Leaving(lineage.outbox, month, topic, _Largest(link.part_bytes))
+    error = leaving.spent() or leaving.silenced()
     return error.message if error is not None else None
 
 

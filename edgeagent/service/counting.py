@@ -32,7 +32,8 @@ class BoardCounts:
         self.unread = UnreadTally(device.database, clock.wall)
         self._due = 0.0
         self._heard: tuple[int, float] | None = None  # the centre's newest time, and monotonic seconds at which it was heard
-        self._off, self._spent = "", ""
+        self._off: str | None = None  # what was said of the clock in this run; None before it was compared
+        self._spent = ""
 
     def begin(self) -> None:
         now = self._clock.monotonic()
@@ -48,7 +49,8 @@ class BoardCounts:
             return
         self._due = now + EVERY
         wall = self._clock.wall()
-        self._look_at_clock(wall, now)
+        if self._look_at_clock(wall, now):
+            self.month.set_right(wall)
         self._look_at_month(sessions)
         self.month.look(wall, now)
         self._flash.look(wall, now)
@@ -59,29 +61,33 @@ class BoardCounts:
         self.month.close(wall, now)
         self._flash.close(wall, now)
 
-    def _look_at_clock(self, wall: float, now: float) -> None:
-        """Say once that the clock is far from the centre's, by its signed word; what stands there is taken back when it is not."""
+    def _look_at_clock(self, wall: float, now: float) -> bool:
+        """Return whether the centre's signed word of this run bears the clock out; say once where it does not, or no more."""
         said = self._device.trust.time
         if self._heard is None or said != self._heard[0]:
             self._heard = (said, now)
         time, heard = self._heard
         if not time:
-            return
+            return False
         # Of an earlier run nobody knows how long ago it was heard: then it says no more than that it is later than this.
         off = wall - time - (now - heard) if heard >= 0 else min(0.0, wall - time)
-        text = ""
         if abs(off) > OFF:
-            text = f"it is {abs(off) / 86_400:.0f} days {'behind' if off < 0 else 'ahead of'} the centre's"
-        if bool(text) != bool(self._off) or (text and text.split()[-2:] != self._off.split()[-2:]):
-            if text:
-                _log.warning("trouble clock-off: %s; nothing is numbered by it; a round may come early or late", text)
-            else:
-                _log.info("the clock agrees with the centre's")
-            _keep(self._device.database, "clock", text)
-        self._off = text
+            way = "behind" if off < 0 else "ahead of"
+            if not self._off or way not in self._off:
+                self._off = f"it is {abs(off) / 86_400:.0f} days {way} the centre's"
+                _log.warning("trouble clock-off: %s; nothing is numbered by it; a round may come early or late", self._off)
+                _keep(self._device.database, "clock", self._off)
+            return False
+        if heard < 0:  # it says nothing for this clock: what an earlier run found stands
+            return False
+        if self._off or (self._off is None and clock_off(self._device.database)):
+            _log.info("the clock agrees with the centre's")
+            _keep(self._device.database, "clock", "")
+        self._off = ""
+        return True
 
     def _look_at_month(self, sessions: Collection[Session]) -> None:
-        held = [error for session in sessions if (error := session.leaving.spent()) is not None]
+        held = [error for session in sessions if (error := session.leaving.spent() or session.leaving.silenced()) is not None]
         text = held[0].message if held else ""
         if bool(text) != bool(self._spent):
             _log.log(logging.WARNING if text else logging.INFO, "%s", f"trouble month-spent: {text}" if text else "updates may leave again")

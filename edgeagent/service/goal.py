@@ -53,6 +53,8 @@ def settled(goal: Goal, session: Session, trained: Collection[str]) -> bool:
         lineage.check_welcome(head)
     if goal.once and lineage.name not in trained:
         return False
+    if not goal.endless and not session.answered and (silenced := session.leaving.silenced()) is not None:
+        raise silenced  # no hello goes, so no answer comes
     return session.welcomed and not lineage.outbox.waiting("queued", "offered")
 
 

@@ -41,7 +41,8 @@ class FlashCount:
         """changed: how many rows this process has changed in its databases."""
         self._db, self._changed, self._process = database, changed, process
         self.source = KERNEL if of_process(process) is not None else OWN
-        self._noted, self._since = self._count(), 0.0
+        self._noted, self._since = 0, 0.0
+        self._noted = self._count()
 
     def begin(self, now: float) -> None:
         """now: monotonic seconds."""
@@ -69,8 +70,10 @@ class FlashCount:
             self.look(wall, now, at_once=True)
 
     def _count(self) -> int:
-        said = of_process(self._process) if self.source == KERNEL else None
-        return said if said is not None else files.written() + ROW * self._changed()
+        if self.source == OWN:
+            return files.written() + ROW * self._changed()
+        said = of_process(self._process)
+        return self._noted if said is None else said  # it can't be read at this moment: the next look tells, and the two don't mix
 
 
 def of_process(process: Path) -> int | None:

@@ -1,7 +1,8 @@
 """Bytes over the link in a month, held against a limit: written down before they leave, over restarts and clocks that are set.
 
 A month ends when the board's clock says a later one. A clock that says an earlier one ends nothing, until the agent has run for a whole
-month: then the clock was ahead before, and the month begins anew by what it says now.
+month: then the clock was ahead before, and the month begins anew by what it says now. Where the centre's signed word bears the clock out,
+the month is set right at once, and keeps its bytes: a board that runs for a minute a day would wait for years.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ CONNECTING, TLS = 600, 4600  # bytes of TCP's and MQTT's beginning, both ways; o
 LEASE, LEASE_FREE = 4096, 65_536  # bytes that are set apart at once, with a limit and without one: each time takes a write to the disk
 ALLOWANCE_LEAST, ALLOWANCE_SHARE = 65_536, 16  # bytes beyond the limit, or a 16th of it, for hellos, answers and receipts
 LONGEST = 31 * 86_400.0  # seconds of running after which a month is over whatever the clock says
+HELLO = 2048  # bytes that a hello takes, at most
 KEPT = 13  # months
 RAN = 6 * 3600.0  # seconds of running that a kill may forget: each note of them is a write
 
@@ -97,6 +99,27 @@ class Month:
         if over:
             self.now = MonthBytes(month, 0, 0)
 
+    def set_right(self, wall: float) -> None:
+        """Let the month be that of a clock which the centre bears out, where one that was ahead has begun a later one.
+
+        It keeps its bytes, and takes those back that were counted in that month before: nothing is given twice. Raises DiskUnwritable.
+        """
+        month = month_of(wall)
+        if not self._begun or month >= self.now.month:
+            return
+        with self._db.transaction():
+            number, ran = self._row(), self._ran_before + self._ran
+            row = self._db.one(
+                "SELECT coalesce(sum(sent), 0) s, coalesce(sum(received), 0) r FROM month WHERE month=? AND number<?", month, number
+            )
+            now = MonthBytes(month, self.now.sent + int(row["s"]), self.now.received + int(row["r"]))
+            self._db.run("DELETE FROM month WHERE month=? AND number<?", month, number)
+            self._db.run(
+                "UPDATE month SET month=?, sent=?, received=?, ran=? WHERE number=?", month, now.sent, now.received, ran, number
+            )
+        self.now, self._held, self._used_in = now, 0, 0
+        self._ran, self._ran_before = 0.0, ran
+
     def _row(self) -> int:
         row = self._db.maybe("SELECT max(number) FROM month")
         if row is not None and row[0] is not None:
@@ -118,9 +141,17 @@ class Month:
         """Return whether a hello or an answer may leave: a little beyond the limit, so that the centre hears and is heard."""
         return not self.limit or self.now.total + size <= self.limit + allowance(self.limit)
 
+    @property
+    def silent(self) -> bool:
+        """Whether not even a hello may leave any more."""
+        return not self.answers(HELLO)
+
     def error(self, size: int) -> MonthSpent:
         """Return the error of an update of so many bytes that may not leave."""
-        fix = "wait for the next month, or raise link.monthly_bytes; edgeagent status says what is left"
+        wait = "wait for the next month, or raise link.monthly_bytes"
+        if size > self.limit:  # to wait is no help
+            wait = f"no month takes it: raise link.monthly_bytes above {size}"
+        fix = f"{wait}; edgeagent status says what is left"
         return MonthSpent(spent=self.now.total, limit=self.limit, month=str(self.now), size=size, fix=fix)
 
     # What goes.

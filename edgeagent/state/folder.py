@@ -14,7 +14,7 @@ from edgeagent.settings.reading import Loaded
 from edgeagent.settings.tree import Settings
 from edgeagent.system.clock import Clock
 from edgeagent.system.database import open_database
-from edgeagent.troubles import mending, naming, noted
+from edgeagent.troubles import mending, naming, noted, places
 from edgecommon import files
 from edgecommon.sqlite import Database, Unnamed
 from modelwire.errors import ModelWireError, StateDamaged
@@ -95,6 +95,7 @@ def open_folder(loaded: Loaded, *, alone: bool, open_key: bool = False) -> Itera
     """
     with naming.in_folder(loaded):
         naming.state_is_there(loaded.state, agent_tables.FILE)
+        places.check_places(loaded.state, agent_tables.FILE, (m.name for m in loaded.settings.models), LOCK)
         with files.locked(loaded.state / LOCK) if alone else nullcontext(), _open(loaded, alone, open_key) as folder:
             yield folder
 

@@ -14,7 +14,7 @@ from edgeagent.settings.reading import Loaded
 from edgeagent.settings.tree import Settings
 from edgeagent.system.database import look_into, open_database
 from edgeagent.system.notice import notice_of
-from edgeagent.troubles import mending, naming
+from edgeagent.troubles import mending, naming, places
 from edgecommon import access, disk, files
 from edgecommon.disk import FileSystem
 from edgecommon.sqlite import Database
@@ -76,6 +76,7 @@ def look_at(loaded: Loaded, *, open_key: bool = False) -> Iterator[Glance]:
     """
     unseen: list[Unseen] = []
     with naming.in_folder(loaded), ExitStack() as opened:
+        places.check_places(loaded.state, agent_tables.FILE, (m.name for m in loaded.settings.models), LOCK)
         database = _database(loaded.state / agent_tables.FILE, unseen)
         if database is not None:
             opened.callback(database.close)

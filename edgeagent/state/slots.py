@@ -175,8 +175,14 @@ class ModelStore:
         return [data[i : i + 32] for i in range(0, len(data) // 32 * 32, 32)]
 
     def tidy(self, active: str) -> list[str]:
-        """Remove what no head leads to, and return its names: the other slot's files, and what a kill left half-written."""
+        """Remove what no head leads to, and return its names: the other slot's files, and what a kill left half-written.
+
+        The other slot is empty then, and programs that copy folders leave empty ones out: it is made anew.
+        """
         gone = []
+        other = self.folder / SLOTS[1 - SLOTS.index(active)]
+        with disk.named(other):
+            other.mkdir(mode=0o755, exist_ok=True)
         for root, _, names in os.walk(self.folder):
             for name in names:
                 path = Path(root) / name

@@ -9,6 +9,8 @@ from pathlib import Path
 from edgecommon.sqlite import Database
 from modelwire.errors import ModelWireError, StateDamaged
 
+from .places import check_journal
+
 _HEADER = struct.Struct(">16sHBBBBBBII")  # SQLite's first 32 bytes: magic, page size, ..., change counter, pages
 _MAGIC = b"SQLite format 3\x00"
 _INDEX = ("missing from index", "wrong # of entries in index", "non-unique entry in index")
@@ -29,6 +31,7 @@ def check_length(path: Path) -> None:
     magic, page, *_, pages = _HEADER.unpack(head)
     if magic != _MAGIC:
         raise StateDamaged(path=path, reason="its first bytes are none of a database", trouble="database-damaged")
+    check_journal(path, head)
     whole = (65_536 if page == 1 else page) * pages
     if size < whole and not _has_log(log):  # a log that is not empty may hold the pages that are still to come
         raise StateDamaged(path=path, reason=f"it was cut: {size} of {whole} bytes are left", trouble="database-cut")

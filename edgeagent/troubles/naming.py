@@ -92,9 +92,13 @@ def _of_folder(error: ModelWireError, loaded: Loaded) -> str:
 
 
 def _of_key(error: ModelWireError, key: Path) -> str:
+    try:
+        found = key.stat()
+    except OSError as e:  # links that lead in a circle are nobody's
+        return "not-ours" if isinstance(e, PermissionError) else "key-damaged"
     if not os.access(key, os.R_OK):
         return "not-ours"
-    return "key-open" if isinstance(error, BadArgument) and key.stat().st_mode & 0o077 else "key-damaged"
+    return "key-open" if isinstance(error, BadArgument) and found.st_mode & 0o077 else "key-damaged"
 
 
 def state_is_there(state: Path, file: str) -> None:

@@ -30,6 +30,8 @@ TABLE = (
     _one("database-cut", "the database is shorter than it says that it is", f"{_NOTHING}; its log stays beside it", _ANEW),
     _one("database-damaged", "bytes of the database, or of its log, were changed", _NOTHING, _ANEW),
     _one("database-replaced", "the database is a link, a folder or no file", _NOTHING, "put the database's own file back"),
+    _one("place-taken", "another thing stands where a file or a folder of the state is to be: a file for a folder, another's journal",
+         _NOTHING, "move away what stands there"),
     _one("database-older", "the database knows less than what left this board: its log was deleted, or an older copy put back",
          "never builds on what it does not know; where its files are whole it goes on behind the centre's head, else it starts nothing",
          "where it starts nothing: " + _ANEW),

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from edgeagent import cli
+from edgeagent.service.befallen import befallen
 from edgeagent.settings import reading
 from edgeagent.state.folder import open_folder
+from edgeagent.state.looking import look_at
 from edgeagent.troubles.naming import name_of
 from edgeagent.troubles.table import TABLE
 from edgecommon import disk
@@ -181,6 +183,31 @@ def as_nobody(do: Callable[[], str]) -> str:
     os.waitpid(child, 0)
     with os.fdopen(out) as file:
         return file.read()
+
+
+def test_a_clock_that_was_set_right_between_two_runs_is_no_trouble_any_more(tmp_path: Path) -> None:
+    with closing(Board(tmp_path)) as board:
+        board.ahead = troubles.YEARS
+        board.serve(60)
+        assert "clock-off" in board.named()
+        board.ahead = -troubles.YEARS
+        board.serve(60)
+        with look_at(board.loaded) as look:
+            assert [one.text for one in befallen(look, board.wall())] == ["it is 3650 days behind the centre's"]
+        board.ahead = 0.0
+        board.serve(60)
+        assert "clock-off" not in board.named()
+
+
+def test_a_clock_that_turns_over_in_one_run_is_said_anew(tmp_path: Path) -> None:
+    with closing(Board(tmp_path)) as board:
+        board.ahead = troubles.YEARS
+        plain = board.wall
+        turn = board.clock.now + 50
+        board.wall = lambda: plain() if board.clock.now < turn else plain() - 2 * troubles.YEARS  # type: ignore[method-assign]
+        board.serve(100)
+        with look_at(board.loaded) as look:
+            assert [one.text for one in befallen(look, 0.0)] == ["it is 3650 days behind the centre's"]
 
 
 def test_a_trouble_is_said_once_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

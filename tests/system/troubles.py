@@ -358,6 +358,56 @@ def _key(board: Board) -> Path:
     return board.home / "device.key"
 
 
+def _lock(board: Board) -> Path:
+    return board.state / "lock"
+
+
+def _samples(board: Board) -> Path:
+    return board.state / "samples"
+
+
+def _history(board: Board) -> Path:
+    return board.model / "history"
+
+
+def _log(board: Board) -> Path:
+    return board.state / f"{FILE}-wal"
+
+
+def _journal(board: Board) -> Path:
+    return board.state / f"{FILE}-journal"
+
+
+def _idle_slot(board: Board) -> Path:
+    """Return the slot that is not served."""
+    return board.model / ("b" if os.readlink(_served(board)).startswith("a") else "a")
+
+
+def in_place_of(path: Callable[[Board], Path]) -> Callable[[Board], None]:
+    """Put a file in the place of a folder, be it there or not."""
+
+    def run(board: Board) -> None:
+        path(board).mkdir(exist_ok=True)
+        replaced(path, lambda there: there.write_text("x"))(board)
+
+    return run
+
+
+def journal_of_another(board: Board) -> None:
+    """Put a rollback journal that a power cut left beside another database beside this one's: SQLite takes it for this one's."""
+    other = board.folder / "other.db"
+    with closing(sqlite3.connect(other, isolation_level=None)) as made:
+        made.executescript("CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(100000)); PRAGMA cache_size=1")
+        made.execute("BEGIN")
+        made.execute("UPDATE t SET x=zeroblob(90000)")
+        made.execute("CREATE TABLE u (x)")
+        shutil.copy(f"{other}-journal", _journal(board))
+
+
+def sparse(board: Board) -> None:
+    os.truncate(_database(board), 10 << 30)
+
+
 def nothing(path: Path) -> None:
     pass
 
@@ -418,6 +468,15 @@ CASES = (
     Case("database-damaged", log_of_another, ANEW, "by the log of another board"),
     Case("database-replaced", replaced(_database, lambda path: path.symlink_to("elsewhere.db")), put_back(_database), "by a link"),
     Case("database-replaced", replaced(_database, Path.mkdir), put_back(_database), "by a folder"),
+    Case("place-taken", in_place_of(_idle_slot), put_back(_idle_slot), "a file for the folder of a slot"),
+    Case("place-taken", in_place_of(_history), put_back(_history), "a file for the folder of earlier versions"),
+    Case("place-taken", in_place_of(_samples), put_back(_samples), "a file for the folder of samples", unsent=True),
+    Case("place-taken", replaced(_lock, Path.mkdir), put_back(_lock), "a folder for the lock"),
+    Case("place-taken", lambda b: _log(b).mkdir(), lambda b: _log(b).rmdir(), "a folder for the database's log"),
+    Case("place-taken", lambda b: (b.model / "round").mkdir(), lambda b: (b.model / "round").rmdir(), "a folder for a round's journal"),
+    Case("place-taken", journal_of_another, lambda b: _journal(b).unlink(), "the journal of another database", unsent=True),
+    Case("", lambda b: shutil.rmtree(_idle_slot(b)), None, "the empty folder of a slot left out by who copied it"),
+    Case("", sparse, None, "a database that claims ten gigabytes of the disk"),
     Case("database-older", older_database, ANEW, "by three rounds"),
     Case("database-older", database_a_round_older, None, "by a round, its files whole"),
     Case("database-older", without_log_of_what_left, ANEW, "its log deleted"),
@@ -442,6 +501,7 @@ CASES = (
     Case("samples-replaced", replaced(_spool, lambda path: path.symlink_to("nowhere")), put_back(_spool)),
     Case("key-gone", replaced(_key, nothing), put_back(_key), unsent=True),
     Case("key-damaged", replaced(_key, no_key), put_back(_key)),
+    Case("key-damaged", replaced(_key, lambda path: path.symlink_to(path.name)), put_back(_key), "a link to itself"),
     Case("key-open", lambda b: _key(b).chmod(0o644), lambda b: _key(b).chmod(0o600)),
     Case("key-changed", replaced(_key, another_key), put_back(_key), starts=True, unsent=True),
     Case("clock-off", clock_at(-YEARS), right_clock, "ten years back", starts=True, unsent=True),

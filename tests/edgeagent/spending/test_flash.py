@@ -73,6 +73,18 @@ def test_counts_of_two_sources_do_not_add_and_old_days_go(tmp_path: Path, databa
     assert written(database).source == OWN and written(database).days == 1
 
 
+def test_a_kernel_that_says_nothing_for_a_moment_changes_no_count(tmp_path: Path, database: Database) -> None:
+    """As where no more files may be opened."""
+    process = kernel(tmp_path / "proc", 1000)
+    count = FlashCount(database, lambda: 0, process=process)
+    count.begin(0.0)
+    (process / "io").unlink()
+    count.look(NOW, EVERY)
+    kernel(process, 3000)
+    count.look(NOW, 2 * EVERY)
+    assert written(database).bytes == 2000
+
+
 def test_a_clock_that_is_set_takes_no_bytes_away(tmp_path: Path, database: Database) -> None:
     process = kernel(tmp_path / "proc", 0)
     count = FlashCount(database, lambda: 0, process=process)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import calendar
+import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeagent import cli
+from edgeagent.link.link_state import LinkState, note
 from edgeagent.service.befallen import befallen, month_document
 from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
@@ -124,6 +128,29 @@ def test_a_clock_that_was_ahead_holds_the_month_for_31_days_of_running_and_no_lo
         assert not month.admits(20_000)
         month.look(NOVEMBER, 2 * DAY)
         assert month.admits(20_000) and month.now.month == month_of(NOVEMBER)
+
+
+def test_a_clock_that_the_centre_bears_out_sets_the_month_right_and_gives_nothing_twice(tmp_path: Path) -> None:
+    with opened(tmp_path / "x.db") as database:
+        month = begun(database)
+        month.sends(30_000)
+        month.look(NOVEMBER + 3650 * DAY, 1.0)
+        month.sends(40_000)
+        month.receives(5_000)
+        month.set_right(NOVEMBER)
+        assert (month.now.month, month.now.sent, month.now.received) == (month_of(NOVEMBER), 70_000, 5_000)
+        assert months(database) == [month.now], "the month that was left is in it again"
+        month.set_right(DECEMBER)  # to begin a later one is for `look`
+        assert month.now.month == month_of(NOVEMBER)
+        month.look(DECEMBER, 2.0)
+        assert month.now.total == 0 and [one.total for one in months(database)] == [0, 75_000]
+
+
+def test_an_update_that_no_month_takes_says_so(tmp_path: Path) -> None:
+    with opened(tmp_path / "x.db") as database:
+        month = begun(database)
+        assert "wait for the next month" in month.error(100_000).next_step
+        assert "no month takes it" in month.error(100_001).next_step
 
 
 def test_a_month_ends_and_the_ones_before_are_kept_for_a_year(tmp_path: Path) -> None:
@@ -241,6 +268,41 @@ def test_beyond_the_allowance_nothing_is_said_at_all(tmp_path: Path, clock: Fake
         already(r, 1000 + allowance(1000))
         r.serve(100)
         assert [leaf for leaf, _ in c.up] == ["state"], "its farewell alone"
+        r.agent.stopping = ""
+        with pytest.raises(MonthSpent):  # it would wait for an answer to what it never says
+            r.run(Goal(publish=True, timeout=60))
+    path = tmp_path / "d" / reading.FILE
+    with look_at(reading.load(path, environment={}, flags={})) as look:
+        assert [one.id for one in befallen(look, clock.wall())] == ["month-spent"], "though no update waits"
+
+
+def test_a_board_that_runs_a_minute_a_day_is_not_held_for_years_by_a_clock_that_was_ahead(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c, **limited(40_000)) as r:
+        already(r, 39_900)
+        r.device.database.run("UPDATE month SET month=month+120")
+    with rig(tmp_path / "d", c, **limited(40_000)) as r:
+        fill(r.device)
+        r.serve(30)
+        train(r, 1)
+        r.serve(30)
+        assert c.held("pi-7", "tiny") == {}, "nothing was given twice"
+        clock.now += 32 * DAY
+        r.serve(60)
+        assert len(c.held("pi-7", "tiny")) > 0
+
+
+def test_a_board_that_may_not_ask_does_not_blame_its_centre(tmp_path: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
+    with rig(tmp_path / "d", centre(clock), **limited(1000)) as r:
+        note(r.device.database, LinkState(True, r.device.settings.link.broker, 1))
+        for spent, blamed in ((1000, True), (1000 + allowance(1000), False)):
+            month = Month(r.device.database, 0)
+            month.begin(time.time(), 0.0)
+            month.now = counted.MonthBytes(month.now.month, spent, 0)
+            month.close(time.time(), 0.0)
+            cli.main(["doctor", "--dir", str(tmp_path / "d"), "--json"])
+            found = {one["key"]: one for one in json.loads(capsys.readouterr().out)["checks"]}
+            assert (found["welcome"]["ok"] is False) == blamed == ("month-spent" not in found), found["welcome"]
 
 
 def test_the_setting_is_one_of_bytes(tmp_path: Path, clock: FakeClock) -> None:
