@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,10 +26,6 @@ Stored: TypeAlias = NDArray[np.uint32] | NDArray[np.uint16] | NDArray[np.uint8] 
 # A tensor as it is held: float32 whose values its storage type has exactly, and int32 as it is stored. storage.py goes between.
 Held: TypeAlias = NDArray[Any]
 Weights: TypeAlias = dict[str, Held]
-
-NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{limits.NAME_MAX - 1}}}\Z")
-
-ALL = "all"  # the device and the model of what is said to all: none may be called so
 
 
 class Codes(IntFlag):
@@ -205,17 +200,3 @@ def check_table(tensors: tuple[TensorSpec, ...], limit: limits.Limits = limits.D
         total += t.size
         if total > limit.elements:
             raise TooLarge(what="the model", size=total, limit=limit.elements)
-
-
-def check_own_name(what: str, name: str) -> str:
-    """Return `name` when a device or a model may be called so. Raises Malformed as `check_name`, and for the name of all of them."""
-    if check_name(what, name) == ALL:
-        raise Malformed(what=what, reason=f"{ALL!r} stands for all of them")
-    return name
-
-
-def check_name(what: str, name: str) -> str:
-    """Return `name` when it may stand in a topic, a container and a file name. Raises Malformed."""
-    if not isinstance(name, str) or not NAME.match(name):
-        raise Malformed(what=what, reason=f"{str(name)[:80]!r} is not 1 to 64 of a-z 0-9 . _ - with a letter or digit first")
-    return name

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgecommon.files import NotPrivateError, read_secret, write_named
 from modelwire.errors import BadArgument, Malformed, MissingFile, WrongKeyKind
-from modelwire.tensors import ALL
+from modelwire.names import ALL
 from modelwire.wire import records, trust
 from modelwire.wire.keys import TEXT_MAX, KeyKind, read_key, write_fleet, write_key
 from modelwire.wire.records import Trust

@@ -15,7 +15,7 @@ from edgecommon.files import read_model_file
 from edgecommon.printing import Answer, lines_of
 from edgecommon.tables import table
 from modelwire.errors import BadArgument, ConfigError, Malformed, ModelError, WireError
-from modelwire.tensors import check_own_name
+from modelwire.names import check_own_name
 from modelwire.tflite.file import read_head
 from modelwire.tflite.notes import notes_of
 from modelwire.update.manifest import manifest_of

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from edgeagent.link import certificate, link_state, unread
-from edgeagent.planning.choosing import because
 from edgeagent.planning.conditions import longest_wait
+from edgeagent.planning.telling import because
 from edgeagent.rounds import journal
 from edgeagent.service import befallen
 from edgeagent.settings.reading import Loaded

@@ -7,9 +7,8 @@ import textwrap
 import time
 from typing import Any
 
-from edgeagent.planning.choosing import because
 from edgeagent.planning.conditions import longest_wait
-from edgeagent.planning.telling import HEIGHT, WIDTH, screen
+from edgeagent.planning.telling import HEIGHT, WIDTH, because, screen
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.history import History
 from edgecommon.printing import Answer, lines_of, visible

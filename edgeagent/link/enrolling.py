@@ -13,7 +13,7 @@ from edgeagent.settings.tree import LinkSettings
 from edgeagent.state.claim import BoardClaim
 from edgeagent.state.history import QUARANTINE, Board
 from modelwire.errors import LinkError
-from modelwire.tensors import ALL
+from modelwire.names import ALL
 from modelwire.wire import records, topics
 from modelwire.wire.records import Enrol
 

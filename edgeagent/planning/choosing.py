@@ -161,18 +161,6 @@ def as_document(plan: SendPlan, note: bytes, thin: Sequence[CostRow] = ()) -> di
     }  # fmt: skip
 
 
-def because(document: Mapping[str, Any]) -> str:
-    """Return why an update waits, in the words of a status line, from a kept decision; empty where that can't be read."""
-    try:
-        rows = document["rows"]
-        wait = next(float(row["total"]) for row in rows if row["name"] == "wait" and not row["barred"])
-        now = next(float(row["total"]) for row in rows if row["goes"])
-        joules = next(float(value) for name, value, _ in document["sources"] if name == "joules_per_wakeup")
-    except (KeyError, TypeError, ValueError, StopIteration):
-        return str(document.get("reason", ""))[:200]
-    return f"a wake-up of the link takes {joules:.3g} J: to wait comes to {wait:.3g}, to send now to {now:.3g}"
-
-
 def _row(row: CostRow, goes: bool) -> dict[str, Any]:
     t = row.terms
     return {

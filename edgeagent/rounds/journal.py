@@ -17,16 +17,18 @@ from dataclasses import asdict, dataclass, fields
 from io import FileIO
 from math import isfinite, prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeagent.system.clock import Clock
-from edgeagent.training.course import Course, Kept
 from edgecommon import disk
 from edgecommon.files import TEMPORARY
 from modelwire import limits
+
+if TYPE_CHECKING:
+    from edgeagent.system.clock import Clock
+    from edgeagent.training.course import Course, Kept
 
 EVERY = 0.02  # seconds of training between two writes; a step that takes longer is written when it is done
 FLUSH = 30.0  # seconds between two flushes to the disk

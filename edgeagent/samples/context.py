@@ -9,7 +9,7 @@ from typing import TypeAlias
 from modelwire.cards.card import TAG_LENGTH
 from modelwire.cards.facts import FACTS
 from modelwire.errors import Malformed, ModelError
-from modelwire.tensors import check_name
+from modelwire.names import check_name
 
 NAMES_MAX = 8  # of one sample
 

@@ -30,7 +30,7 @@ from edgeagent.system.clock import Clock
 from edgecommon.mqtt_packets import Oversize
 from edgecommon.systemd import Systemd
 from modelwire.errors import DiskUnwritable, LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
-from modelwire.tensors import ALL
+from modelwire.names import ALL
 from modelwire.wire import records, routes, topics
 from modelwire.wire.records import Presence
 

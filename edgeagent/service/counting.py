@@ -6,8 +6,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from edgeagent.link.session import Session
 from edgeagent.link.unread import UnreadTally
 from edgeagent.spending.flash import FlashCount
 from edgeagent.spending.month import Month
@@ -15,6 +15,9 @@ from edgeagent.state.folder import DeviceFolder
 from edgeagent.system.clock import Clock
 from edgecommon.sqlite import Database
 from modelwire.errors import ModelWireError
+
+if TYPE_CHECKING:
+    from edgeagent.link.session import Session
 
 EVERY = 5.0  # seconds between two looks: they read the database
 OFF = 86_400.0  # seconds from the centre's clock beyond which this board's is wrong

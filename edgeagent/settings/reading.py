@@ -17,7 +17,7 @@ from edgecommon import access
 from edgecommon.broker import holds_password, redacted
 from edgecommon.files import open_regular
 from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, UnknownKey
-from modelwire.tensors import check_name, check_own_name
+from modelwire.names import check_name, check_own_name
 from modelwire.text import is_plain
 from modelwire.wire.claims import PREFIX as PREFIX_OF_TOKEN
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgeagent.settings.reading import Loaded
 from edgecommon import access
 from modelwire.errors import (
     BadArgument,
@@ -22,6 +22,9 @@ from modelwire.errors import (
     TwoHistories,
     WrongKeyKind,
 )
+
+if TYPE_CHECKING:
+    from edgeagent.settings.reading import Loaded
 
 SPOOL = "samples.db"
 _OF_CLASS: tuple[tuple[type[ModelWireError], str], ...] = (

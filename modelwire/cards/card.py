@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from modelwire import limits
 from modelwire.errors import Malformed, ShapeMismatch, TooLarge
-from modelwire.tensors import check_name
+from modelwire.names import check_name
 from modelwire.text import is_plain
 from modelwire.wire import cbor
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelwire.errors import Malformed
-from modelwire.tensors import check_name
+from modelwire.names import check_name
 
 BUCKETS = 12  # at most; 2 always suffice: below the centre, and from it on
 FRACTION = 16  # values count in 2^-16 of the channel's scale

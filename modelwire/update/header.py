@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from modelwire import _core, limits
 from modelwire.errors import DigestMismatch, Malformed, TooLarge, UnsupportedWire
-from modelwire.tensors import check_own_name
+from modelwire.names import check_own_name
 from modelwire.wire import cbor, more, signing
 
 from .sections import Kind

@@ -15,7 +15,6 @@ from modelwire.errors import Malformed, ModelError, NonFinite, TooLarge
 from modelwire.identity import no_integers, root_parts
 from modelwire.merkle import file_tree
 from modelwire.tensors import Dtype, Held, Schema, TensorClass, TensorSpec
-from modelwire.tflite.file import parse_trainable, read_tensors
 from modelwire.wire import cbor, more
 
 # What is not trained by a gradient: statistics, and the threshold of anomalies. Sparse lossy coding drove a running variance
@@ -105,6 +104,9 @@ def manifest_of(file: bytes, *, exponents: Mapping[str, int] | None = None, exac
     exponents: units chosen by the model's author, by tensor name, in place of the default. exact: all tensors are exact.
     Raises NotTrainable, NonFinite (a base with NaN is no base) or ModelError for a unit that is too fine or too coarse.
     """
+    # Who reads updates alone needs none of it.
+    from modelwire.tflite.file import parse_trainable, read_tensors
+
     parsed = parse_trainable(file)
     schema, flat = read_tensors(parsed)
     verbatim = frozenset(v.name for v in parsed.variables if v.verbatim)

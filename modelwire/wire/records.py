@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 from modelwire import limits
 from modelwire.errors import Malformed, TooLarge, WrongFleet, WrongRole
-from modelwire.tensors import ALL, check_name, check_own_name
+from modelwire.names import ALL, check_name, check_own_name
 from modelwire.text import is_plain
 
 from . import cbor, more, signing

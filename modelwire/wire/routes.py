@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelwire.errors import Malformed
-from modelwire.tensors import ALL
+from modelwire.names import ALL
 
 from .records import (
     Command,

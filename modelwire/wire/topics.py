@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from modelwire.errors import Malformed
-from modelwire.tensors import ALL, check_name, check_own_name
+from modelwire.names import ALL, check_name, check_own_name
 
 ROOT = "e1"
 UP = ("hello", "update", "part", "card", "state", "rsp", "report", "enrol")

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgecloud.intake.decision import Result
 from edgecloud.registry import TrustRow, create_registry, open_registry
 from modelwire.errors import WireError
-from modelwire.tensors import ALL
+from modelwire.names import ALL
 from modelwire.update.container import seal
 from modelwire.update.header import Header
 from modelwire.update.sections import Kind

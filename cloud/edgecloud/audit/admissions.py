@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edgecloud.registry import DeviceKey, Log, claims, statements
 from edgecloud.registry.statements import Erasure, Policy
 from modelwire.errors import BadSignature, ClaimRefused, Malformed, ModelWireError, RegistryDamaged
-from modelwire.tensors import ALL
+from modelwire.names import ALL
 from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.log import Link

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from edgecommon import files
 from edgecommon.certificates import Life, public_bytes
 from modelwire.errors import BadArgument, MissingFile
-from modelwire.tensors import check_own_name
+from modelwire.names import check_own_name
 
 from . import building, ledger
 from .building import AuthorityKey

@@ -10,7 +10,6 @@ from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any
 
-from edgecloud.audit import tampering
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.registry.lock import share_registry
 from edgecloud.registry.privacy import require_private
@@ -41,6 +40,8 @@ def registry_of(args: argparse.Namespace, *, readonly: bool = True) -> Iterator[
 
 def damage(args: argparse.Namespace, error: Exception) -> RegistryDamaged | None:
     """Return what a fault comes to that rows gave whose bytes were changed: they hold values of any kind. None for one of the program."""
+    from edgecloud.audit import tampering  # only where something is wrong
+
     path = registry_path(args.db)
     if not isinstance(error, tampering.UNREADABLE) or not path.is_file():
         return None
@@ -54,6 +55,8 @@ def damage(args: argparse.Namespace, error: Exception) -> RegistryDamaged | None
 
 def problems(store: SqliteStore) -> list[str]:
     """Return what is wrong with a registry: by SQLite, and by its own log; nothing when it is whole. Rebuilds no model."""
+    from edgecloud.audit import tampering
+
     return store.problems() + tampering.look(store)
 
 

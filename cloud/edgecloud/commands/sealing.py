@@ -15,7 +15,7 @@ from edgecloud.registry import ActRow, LineageRow, Request, SqliteStore
 from edgecloud.settings import from_environment, registry_path
 from edgecommon.arguments import shown
 from modelwire.errors import BadArgument
-from modelwire.tensors import ALL
+from modelwire.names import ALL
 from modelwire.wire import cbor, records
 from modelwire.wire.keys import KeyKind
 from modelwire.wire.records import Act, Command

@@ -7,7 +7,7 @@ import logging
 from edgecloud.audit import entries
 from edgecloud.registry import Request
 from modelwire.errors import ClaimRefused, LineageError, ModelWireError
-from modelwire.tensors import ALL
+from modelwire.names import ALL
 from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Enrol, Report, Response, Signed, Unknown, expect

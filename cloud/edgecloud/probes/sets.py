@@ -23,7 +23,8 @@ from edgecommon.files import open_regular
 from modelwire.cards.card import CLASSES_MAX, TAG_LENGTH, TAGS_MAX, VALUES_MAX
 from modelwire.errors import BadArgument, Malformed, MissingFile, ModelWireError, NonFinite, RegistryDamaged, ShapeMismatch, TooLarge
 from modelwire.limits import MIB
-from modelwire.tensors import F32, check_name
+from modelwire.names import check_name
+from modelwire.tensors import F32
 from modelwire.text import is_plain
 from modelwire.tflite.file import TrainableFile, contract
 from modelwire.tflite.graph import Tensor

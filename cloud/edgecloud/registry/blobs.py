@@ -7,16 +7,18 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgecommon import disk
 from edgecommon.files import flush_folder, make_private_folder, write
 from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, DigestMismatch, Malformed, MissingFile, RegistryDamaged
 from modelwire.limits import Limits
-from modelwire.update.container import Container, parse
 
-from .mapping import open_container
+from . import mapping
+
+if TYPE_CHECKING:
+    from modelwire.update.container import Container
 
 PARTIAL = ".partial"
 BACK = "edgecloud restore BACKUP"  # the path of an error here is of one file, and not of the registry
@@ -77,7 +79,7 @@ class DatabaseBlobs:
         return bytes(row[0])
 
     def container(self, digest: bytes, limit: Limits) -> Container:
-        return parse(self.get(digest), limit)
+        return _parse(self.get(digest), limit)
 
     def has(self, digest: bytes) -> bool:
         return self._database.maybe("SELECT 1 FROM blob WHERE sha256 = ?", digest) is not None
@@ -150,7 +152,7 @@ class FileBlobs:
     def container(self, digest: bytes, limit: Limits) -> Container:
         path = self._path(digest)
         try:
-            return open_container(path, limit)
+            return mapping.open_container(path, limit)
         except MissingFile:
             raise _gone(digest, path) from None
         except (Malformed, DigestMismatch) as error:
@@ -209,7 +211,7 @@ class TieredBlobs:
     def container(self, digest: bytes, limit: Limits) -> Container:
         # Each rebuild of a small update asks for one: once, then, and not first whether it is there.
         data = self.database.find(digest)
-        return self.files.container(digest, limit) if data is None else parse(data, limit)
+        return self.files.container(digest, limit) if data is None else _parse(data, limit)
 
     def has(self, digest: bytes) -> bool:
         return self.database.has(digest) or self.files.has(digest)
@@ -220,6 +222,12 @@ class TieredBlobs:
     def drop(self, digest: bytes) -> None:
         self.database.drop(digest)
         self.files.drop(digest)
+
+
+def _parse(data: bytes, limit: Limits) -> Container:
+    from modelwire.update.container import parse  # who reads rows alone does without it, and without numpy
+
+    return parse(data, limit)
 
 
 def _proven(digest: bytes, data: bytes | None, where: Path) -> bytes:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelwire import limits
 from modelwire.errors import BadArgument, Malformed, MissingFile
-from modelwire.update.container import Container, Progress, parse
+
+if TYPE_CHECKING:
+    from modelwire.update.container import Container, Progress
 
 
 def open_container(path: Path, limit: limits.Limits = limits.LARGE) -> Container:
@@ -16,6 +19,8 @@ def open_container(path: Path, limit: limits.Limits = limits.LARGE) -> Container
     The file must stay as it is while the container is in use; files named by their digest do. Raises MissingFile, BadArgument, and
     what `parse` raises.
     """
+    from modelwire.update.container import parse  # who reads rows alone does without it, and without numpy
+
     file = map_file(path)
     return parse(file, limit, progress=letting_go(file))
 

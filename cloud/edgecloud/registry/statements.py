@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from modelwire import limits
 from modelwire.errors import BadSignature, Malformed, TooLarge
-from modelwire.tensors import check_name
+from modelwire.names import check_name
 from modelwire.text import is_plain
 from modelwire.wire import cbor, signing
 from modelwire.wire.signing import KEY_BYTES, SIGNATURE_BYTES, Signer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgecloud.registry import LineageRow, Store, VersionRow
 from modelwire.errors import AmbiguousName, Malformed, UnknownVersion
-from modelwire.tensors import NAME
+from modelwire.names import NAME
 
 LATEST, BASE = "latest", "base"
 _SILENT = "{0} is let in and has sent no update yet: edgeagent status on its board says why"

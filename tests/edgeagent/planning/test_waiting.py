@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.planning.choosing import because
 from edgeagent.planning.plans import KEPT
+from edgeagent.planning.telling import because
 from edgeagent.service.goal import Goal
 from edgeagent.settings import reading, template
 from edgeagent.state.new_folder import create_folder

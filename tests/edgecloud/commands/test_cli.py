@@ -361,11 +361,51 @@ def test_the_command_that_is_called_is_seen_behind_the_options_of_all(words: lis
     assert [command.NAME for command in commands.chosen(words)] == names
 
 
-def test_a_call_loads_nothing_that_only_other_commands_need() -> None:
+NUMBERS = ("numpy", "modelwire.lattice", "modelwire.update.container", "modelwire.tflite", "edgecloud.versions", "edgecloud.probes")
+
+
+@pytest.mark.parametrize(
+    ("words", "needed", "others"),
+    [
+        (
+            ["version"], "edgecloud.commands.registry.version",
+            (
+                "edgecloud.api", "edgecloud.graft", "edgecloud.intake", "edgecloud.versions.replaying", "modelwire.lattice",
+                "modelwire.tflite", "paho", "rich", "tensorflow",
+            ),
+        ),
+        (["devices", "list"], "edgecloud.commands.fleet.listing", (*NUMBERS, "edgecloud.audit.tampering", "edgecloud.feasibility")),
+        (["claim", "list"], "edgecloud.commands.fleet.claim", (*NUMBERS, "edgecloud.intake")),
+        (["limits"], "edgecloud.commands.fleet.limits", NUMBERS),
+        (["policy"], "edgecloud.commands.registry.policy", ("modelwire.tflite", "edgecloud.probes", "edgecloud.audit.tampering")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_a_call_loads_nothing_that_only_other_commands_need(desk: Desk, words: list[str], needed: str, others: tuple[str, ...]) -> None:
     """Else the time of a bare command would be that of the largest one."""
-    program = "import sys, edgecloud.cli; edgecloud.cli.main(['version']); print(*sys.modules)"
+    desk.ok("init", "--fleet", "orchard")
+    program = "import sys, edgecloud.cli; code = edgecloud.cli.main(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
+    call = [sys.executable, "-c", program, *words, "--db", str(desk.folder / "fleet.db")]
+    loaded = subprocess.run(call, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    assert needed in loaded
+    assert not set(others) & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("module", "others"),
+    [
+        (
+            "edgecloud.probes.child",
+            ("modelwire.lattice", "modelwire.update", "modelwire.wire", "edgecloud.registry", "edgecloud.rehearsal.rehearsing"),
+        ),
+        ("edgecloud.workers.worker", ("edgecloud.audit", "edgecloud.rehearsal", "edgecloud.probes")),
+    ],
+    ids=("scores", "rebuilds"),
+)  # fmt: skip
+def test_a_process_beside_the_commands_loads_no_more_than_its_work_takes(module: str, others: tuple[str, ...]) -> None:
+    """They are started by the hundred: each pays for what it loads."""
+    program = f"import sys, {module}; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     loaded = said.stdout.split()
-    assert "edgecloud.commands.registry.version" in loaded
-    for name in ("edgecloud.api", "edgecloud.graft", "edgecloud.intake", "edgecloud.versions.replaying", "paho", "rich", "tensorflow"):
-        assert name not in loaded
+    assert module in loaded
+    assert not set(others) & set(loaded)

@@ -11,7 +11,7 @@ from edgecloud.rehearsal import rehearsed
 from edgecommon.printing import Answer
 from edgecommon.tables import Column, add_limit, most
 from modelwire.errors import BadArgument, UnknownVersion
-from modelwire.tensors import check_name
+from modelwire.names import check_name
 from modelwire.tflite.file import check_trainable, read_head
 from modelwire.tflite.notes import notes_of
 from modelwire.update.manifest import manifest_of, parse_manifest

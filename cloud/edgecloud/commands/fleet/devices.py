@@ -6,19 +6,19 @@ import argparse
 
 from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import SqliteStore
+from edgecommon.arguments import never_with
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import BadArgument, UnknownDevice
-from modelwire.tensors import check_own_name
+from modelwire.names import check_own_name
 from modelwire.wire.keys import fingerprint
 
 from .. import waiting
 from ..alarms import ACKNOWLEDGE
 from ..answer import Document, now, registry_of
-from ..sealing import add_key, command_key, decide, unlock
+from ..sealing import add_expires, add_key, command_key, decide, unlock
 from ..verb import Verb
 from ..waiting import ADMITTED, COMPARE, REJECTED, line
 from .listing import add_listing, list_devices
-from .resuming import add_resume_arguments, resume_device
 
 NAME = "devices"
 HELP = "Devices, their keys, and those that wait."
@@ -135,6 +135,21 @@ def reset_device(args: argparse.Namespace) -> Answer:
     return Answer({"device": args.name, "fingerprints": shorts, "reset_at": now()}, text)
 
 
+def _resume_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="DEVICE[/MODEL]", help="one model, or all of the device that would like it")
+    parser.add_argument("--decline", action="store_true", help="let it go on from its base: it hears so at its next hello")
+    add_expires(parser)
+    add_key(parser)
+    for option in ("--expires", "--key", "--passphrase-file"):
+        never_with(parser, option, "--decline")
+
+
+def _resume(args: argparse.Namespace) -> Answer:
+    from .resuming import resume_device  # the other verbs rebuild no model
+
+    return resume_device(args)
+
+
 VERBS = (
     Verb(
         "add", "Let a public key speak for a device; the ingester answers its hello at once, and takes in what waits in quarantine.",
@@ -160,7 +175,7 @@ VERBS = (
     Verb(
         "resume", "Let a board that was set up anew have its last model back; the running ingester passes it on until it is answered.",
         ("edgecloud devices resume pi-7", "edgecloud devices resume pi-7/digits --expires 7d", "edgecloud devices resume pi-7 --decline"),
-        resume_device, add_resume_arguments,
+        _resume, _resume_arguments,
     ),
     ACKNOWLEDGE,
     Verb(

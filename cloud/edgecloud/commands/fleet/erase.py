@@ -9,7 +9,7 @@ from edgecloud.keeping import erasing
 from edgecloud.registry import SqliteStore
 from edgecommon.printing import Answer, visible
 from modelwire.errors import BadArgument
-from modelwire.tensors import check_name
+from modelwire.names import check_name
 
 from ..answer import Document, now, progress, registry_of, sentences
 from ..sealing import add_key, command_key, decided_number, unlock

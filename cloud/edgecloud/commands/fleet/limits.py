@@ -12,7 +12,7 @@ from edgecommon.arguments import whole
 from edgecommon.printing import Answer
 from edgecommon.tables import Column, add_limit, most
 from modelwire.errors import BadArgument, UnknownDevice
-from modelwire.tensors import check_name
+from modelwire.names import check_name
 
 from ..answer import Document, now, registry_of, table
 from ..sizes import of_bytes, size_type

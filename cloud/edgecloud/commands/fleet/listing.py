@@ -21,7 +21,6 @@ from ..sealing import expires_type, parse_expires
 from ..waiting import ADMITTED, REVOKED
 from .claim import listed, preauthorised
 from .overview import describe_all, describe_some
-from .resuming import wished
 
 SUSPICIOUS = 3  # epochs of a model in a day, above which the list says so: a board is rarely set up anew more often
 AT_ONCE = 200  # devices above which all are looked at together, which costs the same as some hundreds one by one
@@ -180,6 +179,8 @@ def _remarks(store: SqliteStore, rows: list[ModelOutline], limit: int | None) ->
 
 
 def _wish(store: SqliteStore, row: ModelOutline) -> str:
+    from .resuming import wished  # few models ask, and it loads what makes the way back
+
     version = wished(store, store.lineages.by_id(row.lineage or 0))
     which = f"{row.device}/{row.model} would like its last model @{version} back"
     return f"{which}; `edgecloud devices resume` with its name allows it" if version else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from edgecloud.feasibility import fitness
 from edgecloud.intake import epochs
 from edgecloud.intake.decision import Bounds
 from edgecloud.registry import DeviceKey, LineageStanding, SqliteStore
@@ -16,7 +15,6 @@ from modelwire.wire.keys import fingerprint
 from .. import losses
 from ..answer import Document, now
 from ..waiting import ADMITTED, REVOKED, line
-from .resuming import wished
 
 ACCURACY = "accuracy_after"
 RARE = frozenset({"epochs", "lost", "wish"})  # what few models have: those of `Lineages.remarkable`
@@ -65,6 +63,10 @@ def _described(
 def _unfit(store: SqliteStore, standings: Iterable[LineageStanding]) -> dict[int, str]:
     """Return which models' heads are unfit, and why, by lineage."""
     heads = {one.head_id: one.lineage.id for one in standings if one.head_id is not None}
+    if not heads or not any(True for _ in store.probes.all()):
+        return {}  # nothing was scored
+    from edgecloud.feasibility import fitness  # which loads what rebuilds and runs models
+
     return {heads[id]: found.words for id, found in fitness.unfit(store, heads).items()}
 
 
@@ -94,8 +96,14 @@ def _model(
         "seen_at": m.seen_at,
         "runtime": m.runtime,
         "agent": m.agent,
-        "would_resume": (wished(store, m.lineage) or None) if "wish" in some else None,
+        "would_resume": (_wished(store, m) or None) if "wish" in some else None,
     }
+
+
+def _wished(store: SqliteStore, m: LineageStanding) -> int:
+    from .resuming import wished  # few models ask, and it loads what makes the way back
+
+    return wished(store, m.lineage)
 
 
 def _metrics(extension: bytes) -> Mapping[str, cbor.Value]:

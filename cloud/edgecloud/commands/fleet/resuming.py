@@ -8,24 +8,13 @@ from edgecloud.audit.admissions import Admissions
 from edgecloud.registry import Epoch, LineageRow, Request, SqliteStore
 from edgecloud.versions import last_models, naming
 from edgecloud.versions.last_models import WayBack
-from edgecommon.arguments import never_with
 from edgecommon.printing import Answer, lines_of, visible
 from modelwire.errors import BadArgument, TooLarge, UnknownDevice
 from modelwire.update.sections import Kind
 from modelwire.wire.commands import TAKE_MAX, Adopt, Take
 
 from ..answer import Document, registry_of, when
-from ..sealing import add_expires, add_key, ask, command_key, open_request, parse_expires, sealed
-
-
-def add_resume_arguments(parser: argparse.ArgumentParser) -> None:
-    """Let a command name the models that get their last version back."""
-    parser.add_argument("name", metavar="DEVICE[/MODEL]", help="one model, or all of the device that would like it")
-    parser.add_argument("--decline", action="store_true", help="let it go on from its base: it hears so at its next hello")
-    add_expires(parser)
-    add_key(parser)
-    for option in ("--expires", "--key", "--passphrase-file"):
-        never_with(parser, option, "--decline")
+from ..sealing import ask, command_key, open_request, parse_expires, sealed
 
 
 def resume_device(args: argparse.Namespace) -> Answer:

@@ -17,7 +17,7 @@ from edgecommon.arguments import whole
 from edgecommon.broker import Certificates
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument, MissingFile
-from modelwire.tensors import check_own_name
+from modelwire.names import check_own_name
 
 from ..answer import now
 from ..authority_folder import add_authority, authority_folder

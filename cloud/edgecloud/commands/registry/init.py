@@ -10,7 +10,7 @@ from edgecloud.settings import registry_path
 from edgecommon.arguments import whole
 from edgecommon.printing import Answer
 from modelwire.errors import BadArgument
-from modelwire.tensors import check_own_name
+from modelwire.names import check_own_name
 
 from ..answer import Document, facts, now
 from ..passphrases import add_passphrase, new_passphrase, passphrase_file

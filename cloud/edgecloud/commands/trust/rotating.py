@@ -17,7 +17,7 @@ from edgecloud import keys
 from edgecloud.keys import KeyFile, Passphrase
 from edgecommon.files import TEMPORARY, flush_folder, open_regular, write, write_named
 from modelwire.errors import BadArgument, BadSignature, Malformed
-from modelwire.tensors import ALL
+from modelwire.names import ALL
 from modelwire.wire import records
 from modelwire.wire.keys import TEXT_MAX, KeyKind, read_fleet, write_fleet
 from modelwire.wire.records import Signed, Trust, expect

@@ -21,7 +21,7 @@ from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
 from edgecommon.sqlite import Database
 from modelwire.errors import BadArgument, MissingFile, RegistryDamaged
-from modelwire.tensors import check_own_name
+from modelwire.names import check_own_name
 from modelwire.wire.signing import Fleet
 
 from . import schema
