@@ -37,13 +37,13 @@ def add(fleet: Fleet, name: str, seed: int) -> None:
 
 def mine(fleet: Fleet, device: str) -> dict[int, str]:
     """Return what a board says of each of its numbers."""
-    rows = fleet.look(device, "log", MODEL)["models"][0]["versions"]
+    rows = fleet.agent(device, "log", MODEL)["models"][0]["versions"]
     return {r["version"]: r["state"] for r in rows if r["version"]}
 
 
 def theirs(fleet: Fleet, device: str) -> dict[int, str]:
     """Return what the centre says of each of them."""
-    said = fleet.look_up("log", device)
+    said = fleet.cloud("log", device)
     out = {v["version"]: v["status"] for v in said["versions"]} | {v["version"]: "lost" for v in said["lost"]}
     return out | {r["version"]: "refused" for r in said["refusals"] if r["version"] and r["version"] not in out}
 
