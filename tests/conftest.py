@@ -39,8 +39,15 @@ if "TMPDIR" not in os.environ and in_memory():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let slow tests begin first, the slowest before the others: a worker that met one at the end would be waited for."""
+    """Let slow tests begin first, the slowest before the others: a worker that met one at the end would be waited for.
+
+    Raises UsageError when a test is kept to one environment and does not say why.
+    """
     items.sort(key=seconds, reverse=True)
+    for item in items:
+        mark = item.get_closest_marker("one_environment")
+        if mark is not None and not (mark.args and str(mark.args[0]).strip()):
+            raise pytest.UsageError(f"{item.nodeid}: says why one environment is enough: @pytest.mark.one_environment('...')")
 
 
 def seconds(item: pytest.Item) -> float:

@@ -135,7 +135,7 @@ def play(folder: Path, bases: Sequence[Base], actors: Sequence[Actor], rounds: i
 def _graft(fleet: Fleet, folder: Path, base: Base, say: Say) -> Path:
     file = folder / f"{base.name}.tflite"
     made = command.cloud("graft", str(base.stock), *base.graft, "-o", str(file))
-    fleet.add_base(base.name, file)
+    fleet.add_base(base.name, file, rehearse=True)
     trains = ", ".join(made["layers"])
     say(f"grafted {base.stock.name} ({made['stock_bytes']:,} bytes, for inference only) into {base.name}, which trains {trains}")
     return file

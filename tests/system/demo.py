@@ -105,7 +105,7 @@ def live(fleet: Fleet, broker: Broker, rounds: int, say: Callable[[str], None]) 
     """Let the devices live through their rounds, with a kill -9 of one of them and of the ingester in the middle."""
     say(f"broker: {broker.name} on {broker.url}")
     for model in TASKS:
-        fleet.add_base(model)
+        fleet.add_base(model, rehearse=True)
     stop = threading.Event()
     sensors = []
     for device, (model, seed) in DEVICES.items():

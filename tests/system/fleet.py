@@ -109,9 +109,12 @@ class Fleet:
         command = [sys.executable, "-m", "edgecloud", "ingest", "--db", str(self.db), "--broker", url, "--resend", "2"]
         self.ingester = Process("ingester", command, folder / "ingester.log")
 
-    def add_base(self, model: str, file: Path | None = None, *, exact: bool = False) -> None:
-        """Let the registry know a base model; the file is tests/models/MODEL.tflite unless another is given."""
-        how = ["--exact"] if exact else []
+    def add_base(self, model: str, file: Path | None = None, *, exact: bool = False, rehearse: bool = False) -> None:
+        """Let the registry know a base model; the file is tests/models/MODEL.tflite unless another is given.
+
+        rehearse: run it first, as `bases add` does by itself: a process of its own, spared where a test is about something else.
+        """
+        how = [*(["--exact"] if exact else []), *([] if rehearse else ["--no-rehearse"])]
         self.cloud("bases", "add", str(file or MODELS / f"{model}.tflite"), "--name", model, *how)
 
     def add_device(
@@ -147,9 +150,17 @@ class Fleet:
         """Run an `edgeagent` command on a device, and return its JSON document."""
         return self._run("edgeagent", *arguments, "--dir", str(self.home(device)))
 
+    def look(self, device: str, *arguments: str) -> Any:
+        """Run an `edgeagent` command that only reads, in this process: who asks until something has come would start dozens."""
+        return _inside("edgeagent", *arguments, "--dir", str(self.home(device)))
+
     def cloud(self, *arguments: str) -> Any:
         """Run an `edgecloud` command on the registry, and return its JSON document."""
         return self._run("edgecloud", *arguments, "--db", str(self.db))
+
+    def look_up(self, *arguments: str) -> Any:
+        """Run an `edgecloud` command that only reads, in this process."""
+        return _inside("edgecloud", *arguments, "--db", str(self.db))
 
     def close(self) -> None:
         """End everything that still runs."""

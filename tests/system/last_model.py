@@ -131,11 +131,11 @@ def _served(fleet: Fleet, model: str) -> bytes:
 
 
 def _wishes(fleet: Fleet) -> dict[str, int | None]:
-    return {m["model"]: m["would_resume"] for m in fleet.cloud("devices")["devices"][0]["models"]}
+    return {m["model"]: m["would_resume"] for m in fleet.look_up("devices")["devices"][0]["models"]}
 
 
 def _requests(fleet: Fleet) -> list[dict[str, object]]:
-    return [one for model in fleet.cloud("show", "pi-7")["models"] for one in model["requests"]]
+    return [one for model in fleet.look_up("show", "pi-7")["models"] for one in model["requests"]]
 
 
 def _until(reached: Callable[[], bool]) -> None:

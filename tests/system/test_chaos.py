@@ -90,7 +90,7 @@ def test_a_lost_receipt_and_then_an_offline_stretch_that_coalesces_end_without_a
 
 def versions(fleet: Fleet, device: str) -> list[dict[str, object]]:
     """Return what the device says of its versions, oldest first; rejected rounds are not among them."""
-    rows = fleet.agent(device, "log", MODEL)["models"][0]["versions"]
+    rows = fleet.look(device, "log", MODEL)["models"][0]["versions"]
     return sorted((r for r in rows if r["version"]), key=lambda r: r["version"])
 
 

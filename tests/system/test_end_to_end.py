@@ -36,7 +36,7 @@ RUN = ("run", "--timeout", "500s")
 @pytest.fixture
 def fleet(fleet: Fleet) -> Fleet:
     for model in ("digits", "motion"):
-        fleet.add_base(model)
+        fleet.add_base(model, rehearse=True)
     return fleet
 
 
@@ -170,10 +170,10 @@ def test_updates_signed_by_an_unknown_key_wait_until_the_operator_knows_it(fleet
     key.write_text(write_key(KeyKind.DEVICE_PRIVATE, bytes([7]) * 32) + "\n")  # what was revoked stays so: the board gets a key of its own
     fleet.agent("pi-7", "train")
     device.start()
-    wait_for(lambda: "quarantine" in str(fleet.agent("pi-7", "status")))
+    wait_for(lambda: "quarantine" in str(fleet.look("pi-7", "status")))
     with edgecloud.open(fleet.db) as registry:
         assert len(registry.device("pi-7").versions()) == 1
-        shown = fleet.agent("pi-7", "status")["fingerprint"]
+        shown = fleet.look("pi-7", "status")["fingerprint"]
         assert [(d["device"], d["fingerprint"], d["state"]) for d in fleet.cloud("devices")["waiting"]] == [("pi-7", shown, "pending")]
         with pytest.raises(RuntimeError, match="was revoked"):
             fleet.cloud("devices", "add", "pi-7", revoked)

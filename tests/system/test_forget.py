@@ -59,7 +59,7 @@ def test_a_sample_is_forgotten_on_both_sides_and_the_centre_holds_what_the_devic
     fleet.agent("pi-7", "publish", "--timeout", "500s")  # an epoch
     teach(fleet)
     agent.start()
-    wait_for(lambda: fleet.cloud("devices")["devices"][0]["models"][0]["verified"] == 3)
+    wait_for(lambda: fleet.look_up("devices")["devices"][0]["models"][0]["verified"] == 3)
     log = fleet.cloud("log", "pi-7")
     assert [v["kind"] for v in log["versions"]] == ["recipe"] * 3 and exact(fleet)["exact"] == 3
 
@@ -79,7 +79,7 @@ def test_a_sample_is_forgotten_on_both_sides_and_the_centre_holds_what_the_devic
         # By the clock alone, it would not come beyond its start on a busy machine.
         wait_for(lambda: agent.said("connected to") > 0 or not agent.running or rng.random() < 0.1)
         time.sleep(rng.uniform(0.0, 1.0))
-    wait_for(lambda: fleet.cloud("show", "pi-7")["models"][0]["requests"][-1]["ok"] is True)
+    wait_for(lambda: fleet.look_up("show", "pi-7")["models"][0]["requests"][-1]["ok"] is True)
     log = fleet.cloud("log", "pi-7")["versions"][::-1]
     assert [(v["version"], v["kind"], v["status"]) for v in log[3:]] == [(4, "delta", "verified")], "once, and no more"
     assert log[3]["root"] == said["root"] and log[3]["metrics"]["note"] == "forgot 2 samples" and exact(fleet)["exact"] == 4

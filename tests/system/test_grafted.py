@@ -32,7 +32,7 @@ def test_a_grafted_file_is_a_base_that_devices_train_and_the_centre_rebuilds(fle
     files = {model: tmp_path / f"{model}.tflite" for model in GRAFTS}
     for model, (wanted, _) in GRAFTS.items():
         cloud("graft", str(MODELS / "stock" / "har.tflite"), *wanted, "-o", str(files[model]))
-        fleet.add_base(model, files[model])
+        fleet.add_base(model, files[model], rehearse=True)
     fleet.add_device("pi-7", files, SETTINGS)
     rng = np.random.default_rng(4)
     with fleet.spool("pi-7") as spool:

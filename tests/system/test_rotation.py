@@ -65,7 +65,7 @@ def versions(fleet: Fleet) -> list[tuple[str, str]]:
 
 
 def trusts(fleet: Fleet) -> int:
-    held: int = fleet.agent("pi-7", "status")["trust"]
+    held: int = fleet.look("pi-7", "status")["trust"]
     return held
 
 

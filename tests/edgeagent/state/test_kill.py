@@ -24,6 +24,7 @@ SETTINGS = {"update.coalesce_after": "3", "store.history": "4", "train.margin": 
 
 
 @pytest.mark.slow("starts and kills a device twelve times")
+@pytest.mark.one_environment("what kill -9 leaves in files and SQLite; the model is a scripted one, and others train it in both")
 @pytest.mark.parametrize("profile", ["ethernet", "lte-sleeping"])
 def test_kills_at_random_moments_lose_nothing(tmp_path: Path, profile: str) -> None:
     folder = tmp_path / "d"

@@ -239,6 +239,7 @@ def killed_at(step: int, work: Callable[[], object]) -> int:
 
 
 @pytest.mark.slow("is killed at each of its steps", seconds=8)
+@pytest.mark.one_environment("what a kill leaves in folders and SQLite; the tests beside it add and remove models in both")
 @pytest.mark.parametrize("verb", ["add", "remove"])
 def test_a_kill_at_any_step_leaves_a_folder_that_opens_and_the_command_goes_on(tmp_path: Path, verb: str) -> None:
     step, ended = 0, KILLED

@@ -19,7 +19,7 @@ SESSION = AlarmRow("", "", "session", "another client uses the ingester's name e
 @pytest.fixture
 def met(desk: Desk, base: Base) -> Desk:
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     store = open_registry(desk.folder / "fleet.db", synchronous="OFF")
     centre = Centre(store, now=int(time.time()))

@@ -21,7 +21,7 @@ PROBES = bytes(range(32))
 def fleet(desk: Desk, base: Base, worlds: dict[str, Seen | None]) -> None:
     """Make a registry of devices with the cards of their worlds; None: updates without a card."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     store = open_registry(desk.folder / "fleet.db", synchronous="OFF")
     centre, rng = Centre(store, now=1_700_000_000), np.random.default_rng(1)
     for name, world in worlds.items():

@@ -25,7 +25,7 @@ AT = 1_800_000_000
 @pytest.fixture
 def centre(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Centre]:
     desk.ok("init", "--fleet", FLEET)
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     made = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=AT)
     for module in ("claim", "devices", "listing", "overview"):
         monkeypatch.setattr(f"edgecloud.commands.fleet.{module}.now", lambda: made.now)

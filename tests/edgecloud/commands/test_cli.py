@@ -30,7 +30,7 @@ from tests.edgecloud.device import TINY, Base, ScriptedDevice, key_of
 def grown(desk: Desk, base: Base) -> tuple[Desk, ScriptedDevice]:
     """A registry made by commands, with four versions of one device, the third refused, and one more that was refused at the door."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     centre = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=1_700_000_000)
     device = centre.meet(ScriptedDevice(base))
@@ -334,7 +334,7 @@ def test_every_command_has_a_description_help_for_its_arguments_and_examples_tha
 def test_the_text_of_devices_of_strangers_can_not_draw_on_the_terminal(desk: Desk, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a board writes into its hello is shown as it is, never as markup or control characters."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY))
+    desk.ok("bases", "add", str(TINY), "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     centre = Centre(open_registry(desk.folder / "fleet.db"))
     device = centre.meet(ScriptedDevice(base))

@@ -27,7 +27,7 @@ DAY = 24 * 3600
 @pytest.fixture
 def met(desk: Desk, base: Base) -> tuple[Desk, ScriptedDevice]:
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     with opened(desk) as centre:
         device = centre.meet(ScriptedDevice(base))

@@ -28,7 +28,7 @@ AT = 1_700_000_000
 @pytest.fixture
 def centre(desk: Desk) -> Iterator[Centre]:
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     made = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=AT)
     yield made
     made.store.close()

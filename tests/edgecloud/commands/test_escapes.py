@@ -47,7 +47,7 @@ COMMANDS = (
 def plain(desk: Desk, base: Base) -> Iterator[SqliteStore]:
     """A registry with recipes, cards, refusals, requests that were answered and not, notes and quarantine, at two devices."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     store = open_registry(desk.folder / "fleet.db", synchronous="OFF")
     centre = Centre(store, now=1_700_000_000)
     for name in ("pi-7", "pi-8"):

@@ -20,7 +20,7 @@ Fleet = tuple[Desk, Callable[[], Centre], ScriptedDevice]
 def fleet(desk: Desk, base: Base) -> Fleet:
     """pi-7 with six verified versions, of which 2, 4 and 5 are recipes, and pi-8 with one."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     desk.ok("devices", "add", "pi-8", write_key(KeyKind.DEVICE, key_of("pi-8").public))
 

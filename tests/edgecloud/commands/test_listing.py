@@ -21,7 +21,7 @@ SCORES = {"accuracy_before": 0.5, "accuracy_after": 0.75, "samples": 8}
 def fleet(desk: Desk, base: Base, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """pi-1 spoke 30 hours ago, pi-2 two hours ago, pi-3 now; pi-4 was let in 40 hours ago and never spoke, pi-5 is revoked."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     store = open_registry(desk.folder / "fleet.db", synchronous="OFF")
     centre = Centre(store)
     for n, hours in ((1, 30), (2, 2), (3, 0), (5, 50)):

@@ -18,7 +18,7 @@ from tests.edgecloud.device import TINY, Base, ScriptedDevice
 def met(desk: Desk, base: Base) -> Desk:
     """A board with two versions here and a third that waits for @7: @3 and @4 were here once, @5 was given up before it came."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     store = open_registry(desk.folder / "fleet.db", synchronous="OFF")
     centre = Centre(store, now=int(time.time()))

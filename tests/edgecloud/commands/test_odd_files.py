@@ -28,7 +28,7 @@ COMMANDS = {
 @pytest.fixture
 def odd(desk: Desk) -> Desk:
     desk.ok("init")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     desk.ok("ca", "init")
     (desk.folder / "word").write_text("a passphrase\n")
     (desk.folder / "word").chmod(0o600)

@@ -14,7 +14,7 @@ from tests.edgecloud.device import TINY, Base, ScriptedDevice
 def met(desk: Desk, base: Base) -> Desk:
     """A board with nine verified versions."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     store = open_registry(desk.folder / "fleet.db", synchronous="OFF")
     centre = Centre(store)

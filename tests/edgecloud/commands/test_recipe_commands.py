@@ -24,7 +24,7 @@ from tests.edgecloud.rounds import ROUNDS, never_seen
 def learned(desk: Desk, base: Base) -> tuple[Desk, ScriptedDevice]:
     """Four recipes of one device."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     centre = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=1_700_000_000)
     device = centre.meet(ScriptedDevice(base))
@@ -122,7 +122,7 @@ def test_forgetting_gives_the_model_that_never_saw_them(learned: tuple[Desk, Scr
 
 def test_what_was_learned_before_the_recipes_is_named(desk: Desk, base: Base) -> None:
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     centre = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=1_700_000_000)
     device = centre.meet(ScriptedDevice(base))

@@ -28,7 +28,7 @@ KIB = 1024
 def learnt(desk: Desk) -> tuple[Desk, ScriptedDevice]:
     """A board with five verified versions of a model of 200 KiB."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(DIGITS), "--name", "digits")
+    desk.ok("bases", "add", str(DIGITS), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     with opened(desk) as centre:
         device = centre.meet(ScriptedDevice(Base.of(DIGITS)))

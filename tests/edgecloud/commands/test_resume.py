@@ -37,7 +37,7 @@ Met = tuple[Desk, Centre, ScriptedDevice]
 
 def registry(desk: Desk, file: Path = TINY) -> Centre:
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(file), "--name", "digits")
+    desk.ok("bases", "add", str(file), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     return Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=int(time.time()))
 
@@ -359,7 +359,7 @@ def test_models_of_every_type_come_back(desk: Desk, file: str) -> None:
 def test_a_board_with_another_base_is_told_which_one_it_needs(met: Met) -> None:
     desk, centre, device = met
     learn(centre, device)
-    desk.ok("bases", "add", str(MODELS / "motion.tflite"), "--name", "other")
+    desk.ok("bases", "add", str(MODELS / "motion.tflite"), "--name", "other", "--no-rehearse")
     anew = lose(centre, device, base=Base.of(MODELS / "motion.tflite"))
     assert greet(centre, anew).resume == b"" and "would like" not in desk.ok("devices")
     error = desk.error("devices", "resume", "pi-7/digits")

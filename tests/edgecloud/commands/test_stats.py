@@ -22,7 +22,7 @@ from tests.edgecloud.device import TINY, Base, ScriptedDevice
 def fleet(desk: Desk, base: Base) -> Desk:
     """pi-1 has sent one version, pi-2 two of which one was refused, pi-3 three with a snapshot."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     store = open_registry(desk.folder / "fleet.db", synchronous="OFF")
     centre = Centre(store)
     for n in (1, 2, 3):

@@ -33,7 +33,7 @@ def beside(plan: object) -> dict[str, object]:
 @pytest.fixture
 def desk_of(desk: Desk, base: Base) -> tuple[Desk, Centre, ScriptedDevice]:
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     centre = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=1_700_000_000)
     return desk, centre, centre.meet(ScriptedDevice(base))

@@ -23,7 +23,7 @@ DAY = 24 * 3600
 def centre(desk: Desk) -> Iterator[Centre]:
     """A centre of which the operator's commands are those of the command line, at the present time."""
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     desk.ok("devices", "add", "pi-7", LINE)
     made = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=int(time.time()) - 1000)
     yield made

@@ -36,7 +36,7 @@ def fleet(
     monkeypatch.chdir(tmp_path)
     desk = Desk(tmp_path, capsys)
     desk.ok("init", "--fleet", "orchard")
-    desk.ok("bases", "add", str(TINY), "--name", "digits")
+    desk.ok("bases", "add", str(TINY), "--name", "digits", "--no-rehearse")
     centre = Centre(open_registry(desk.folder / "fleet.db", synchronous="OFF"), now=1_700_000_000)
     devices = {}
     for d, name in enumerate(("pi-1", "pi-2", "pi-3")):

@@ -391,6 +391,7 @@ def test_arbitrary_bytes_behind_a_good_mark_end_in_project_errors(tail: bytes) -
 
 
 @pytest.mark.slow("reads a file of hundreds of thousands of tables")
+@pytest.mark.one_environment("tables are walked in plain Python, before any array is made of them")
 def test_a_table_repeated_without_end_costs_neither_time_nor_memory() -> None:
     # 150,000 subgraphs that are all one, with 150,000 tensors that are all one: 2e10 visits for a reader that trusts.
     n = 150_000
