@@ -62,9 +62,10 @@ def cloud_text(fleet: Fleet, *arguments: str) -> str:
 
 
 def agree(fleet: Fleet, device: str) -> bool:
-    """Let the agent hear what is still to be said, and return whether both lists are the same."""
+    """Let the agent hear what is still to be said, and return whether both lists are the same and nothing is to be judged."""
     fleet.agent(device, "publish", "--timeout", "200s")
-    return mine(fleet, device) == theirs(fleet, device)
+    here = mine(fleet, device)
+    return here == theirs(fleet, device) and "stored" not in here.values()
 
 
 def wait_for(reached: Callable[[], bool], tries: int = 60) -> None:
