@@ -87,8 +87,8 @@ class Session:
         self._agreement = Agreement(lineage, side.trust, rng)
         self._foreign = ""  # what was said last of a head of the centre's that is not known here
         self._challenge, self._challenged = b"", 0  # to be said back; times, since the last welcome of another kind
-        self._quiet = QuietTime(lineage, side.wall)
         self._pace = UplinkPace(lineage.link_figures)
+        self._quiet = QuietTime(lineage, side.wall, begins=self._pace.forget)
         self.leaving = Leaving(lineage.outbox, side.month, self._topic("update"), side.transport)
 
     @property
