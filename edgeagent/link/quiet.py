@@ -14,9 +14,9 @@ _log = logging.getLogger("edgeagent.session")
 class QuietTime:
     """Until when nothing is sent; a wait from before this start goes on."""
 
-    def __init__(self, lineage: History, wall: Callable[[], float]) -> None:
-        """wall: Unix seconds."""
-        self._lineage, self._wall = lineage, wall
+    def __init__(self, lineage: History, wall: Callable[[], float], *, begins: Callable[[], None] = lambda: None) -> None:
+        """wall: Unix seconds. begins: called when a wait does: what is measured meanwhile is the wait."""
+        self._lineage, self._wall, self._begins = lineage, wall, begins
         self._until: float | None = None  # monotonic seconds; None: what was noted before this start is still to be read
 
     def __call__(self, now: float) -> float:
@@ -36,6 +36,8 @@ class QuietTime:
         seconds, over = min(seconds, LONGEST_WAIT), self(now) <= now
         if not seconds and over:
             return
+        if seconds:
+            self._begins()
         self._until = now + seconds
         self._lineage.set_quiet(Quiet(int(self._wall()) + seconds, reason) if seconds else Quiet(0, ""))
         why = f": {reason}" if reason else ""

@@ -87,8 +87,8 @@ class Session:
         self._agreement = Agreement(lineage, side.trust, rng)
         self._foreign = ""  # what was said last of a head of the centre's that is not known here
         self._challenge, self._challenged = b"", 0  # to be said back; times, since the last welcome of another kind
-        self._quiet = QuietTime(lineage, side.wall)
         self._pace = UplinkPace(lineage.link_figures)
+        self._quiet = QuietTime(lineage, side.wall, begins=self._pace.forget)
         self.leaving = Leaving(lineage.outbox, side.month, self._topic("update"), side.transport)
 
     @property
@@ -191,7 +191,8 @@ class Session:
                 self._send_again(now)
                 self._offer(now)
                 for upload in self._uploads.values():
-                    upload.push(self._side.transport)
+                    if upload.push(self._side.transport, now):
+                        self._send("part", upload.transfer)
             if self._welcomed and now >= self._fetch.due:
                 self._answer(self._fetch.tick(now))
                 self.lineage.serve()
@@ -218,7 +219,8 @@ class Session:
         if not self._online:
             return float("inf")
         head, quiet = self.lineage.head(), self._quiet.known
-        due = min(self._hello_due, self._resend_due, self._verify_due) if head.epoch and not head.blocked else self._hello_due
+        asking = (upload.due for upload in self._uploads.values())
+        due = min(self._hello_due, self._resend_due, self._verify_due, *asking) if head.epoch and not head.blocked else self._hello_due
         return max(min(due, self._fetch.due) if self._welcomed else due, quiet, self._pause)
 
     def say_hello(self, now: float) -> None:
@@ -427,10 +429,8 @@ class Session:
         _log.warning("%s: the centre wants the variant %s: %s", self.name, d.variant.hex()[:12], DEPLOYS_NOTHING)
 
     def _take_wanted(self, w: Wanted) -> None:
-        for upload in self._uploads.values():
-            if upload.transfer.id == w.id:
-                upload.wanted(w.have)
-                return
+        if (upload := next((one for one in self._uploads.values() if one.transfer.id == w.id), None)) is not None:
+            return upload.wanted(w.have)
         _log.debug("%s: parts were asked for of a transfer that is not under way", self.name)
 
     def _forget_settled(self) -> None:

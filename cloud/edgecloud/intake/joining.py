@@ -10,7 +10,7 @@ import hashlib
 import struct
 
 from edgecloud.registry import OpenTransfer, Refusal
-from modelwire.errors import BadSignature, BudgetExhausted, Malformed, ModelWireError, WireError
+from modelwire.errors import BadSignature, BudgetExhausted, Malformed, ModelWireError, UnsupportedWire, WireError
 from modelwire.wire import parts, records
 from modelwire.wire.records import Signed, Transfer, Wanted
 from modelwire.wire.topics import Topic
@@ -20,6 +20,7 @@ from .decision import OURS, Context, Decision, Reply, Result, clean, require_kno
 from .quotas import charging
 
 UPDATE = "update"  # what devices send in parts
+PASSING = BadSignature, UnsupportedWire  # a key is let in later, and a later release of the centre reads what this one does not
 
 
 def transfer(context: Context, signed: Signed, data: bytes) -> Decision:
@@ -133,12 +134,12 @@ def _finish(context: Context, slot: bytes, said: Transfer) -> Decision:
         raise
     except ModelWireError as error:
         reason = clean(str(error))
-        if isinstance(error, WireError) and not isinstance(error, BadSignature):
+        if isinstance(error, WireError) and not isinstance(error, PASSING):
             # It will never be better, and its parts must not come again: the row answers the next Transfer that says the same.
             store.transfers.close(slot)
             digest = _description(slot, said)
         else:
-            # It may pass, as a full park does: the parts stay, and a Transfer of the same bytes tries again.
+            # It may pass, as a full park does, or this release: the parts stay, and a Transfer of the same bytes tries again.
             store.transfers.tried(slot, _mark(context, said), context.now)
             digest = hashlib.sha256(slot).digest()
         refusal = Refusal(digest, said.device, said.model, type(error).__name__, reason, context.now, said.size)

@@ -9,11 +9,12 @@ import pytest
 
 from edgeagent import cli
 from edgeagent.link import quiet
+from edgeagent.planning.figures import UPLINK_SECONDS
 from edgeagent.service.goal import Goal
 from modelwire.errors import LinkError
 from modelwire.wire import log
 from modelwire.wire.claims import PROOF_BYTES
-from modelwire.wire.records import Desired, Hello, Transfer, Wait, Welcome
+from modelwire.wire.records import Desired, Hello, Receipt, Transfer, Wait, Welcome
 from tests.edgeagent.boards import Rig, centre, command, fill, give_token, rig
 from tests.edgeagent.by_hand import train
 from tests.edgeagent.centre import Centre, FakeClock, welcome_of
@@ -137,6 +138,21 @@ def test_nothing_is_sent_while_the_centre_wants_to_be_left_alone(
         c.wait = 0
         r.serve(30)
         assert set(r.states().values()) == {"verified"}
+
+
+def test_a_wait_is_not_taken_for_the_pace_of_the_link(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(tmp_path / "d", c) as r:
+        r.serve(1)
+        fill(r.device)
+        train(r, 1)
+        c.drop_down = lambda record: isinstance(record, Receipt)
+        c.after(2, lambda: by_record(c, r, 3000))
+        c.after(1500, lambda: setattr(c, "drop_down", lambda record: False))
+        r.serve(4000)
+        assert set(r.states().values()) == {"verified"}
+        seconds = r.lineage.link_figures.get(UPLINK_SECONDS)
+        assert seconds is None or seconds.value < 60
 
 
 def test_what_waits_for_the_centre_becomes_one_update_as_when_the_link_is_down(tmp_path: Path, clock: FakeClock) -> None:

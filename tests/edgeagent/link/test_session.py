@@ -271,7 +271,7 @@ def test_a_large_update_travels_in_parts_and_only_missing_ones_go_again(tmp_path
         records_pass(c)
         lost = iter([False, True, False] + [False] * 100)
         c.drop_up = lambda leaf, said: leaf == "part" and not isinstance(said, Transfer) and next(lost)
-        r.serve(60)
+        r.serve(6)  # the pause before a resend is longer
         held = c.held("pi-7", "tiny")
         assert r.states() == {1: "verified"} and held[1].size > 5000
         asked = [w for w in c.down if isinstance(w, Wanted)]

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecloud.intake import linking
 from edgecloud.intake.decision import Bounds, Result
 from edgecloud.registry import SqliteStore
+from modelwire.errors import NotUnderstood
 from modelwire.limits import Limits
 from modelwire.wire import parts, records
 from modelwire.wire.records import Level, Receipt, Transfer, Wanted
@@ -318,3 +320,23 @@ def test_what_is_larger_than_the_limits_is_refused_before_anything_is_kept(store
     centre = Centre(store, Bounds(wire=Limits(parts=4)))
     assert centre.take(manifest).result is Result.DROPPED and store.refusals.last(1)[0].error == "TooLarge"
     assert len(store.transfers.all()) == 1
+
+
+def test_what_this_release_does_not_understand_is_taken_by_the_next_one_and_no_part_of_it_comes_again(
+    centre: Centre, device: ScriptedDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_yet(data: bytes, limit: Limits) -> object:
+        raise NotUnderstood(what="the container", got="critical key '!new'", reads="none of that name")
+
+    _, manifest, pieces = device.transfer(device.train(extension=BULK), PART)
+    centre.take(manifest)
+    with monkeypatch.context() as older:
+        older.setattr(linking, "parse", not_yet)
+        outcome = [centre.take(piece) for piece in pieces][-1]
+        assert outcome.result is Result.DROPPED and "NotUnderstood" in outcome.reason
+        centre.said()
+        centre.now += 1
+        centre.take(manifest)
+        assert wanted(centre, len(pieces)) == []
+    centre.now += centre.bounds.transfer_again
+    assert centre.take(manifest).result is Result.STORED

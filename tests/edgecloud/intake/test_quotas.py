@@ -46,6 +46,20 @@ def test_bytes_of_a_day_count_once_and_are_free_the_next_day(centre: Centre, dev
     assert centre.deliver(device, sent[2])[0].result is Result.STORED
 
 
+@pytest.mark.parametrize("quota", [QuotaRow(bytes_a_day=1000), QuotaRow(disk_bytes=1000)])
+def test_of_an_update_larger_than_a_quota_nobody_says_that_it_goes_on_by_itself(
+    centre: Centre, device: ScriptedDevice, quota: QuotaRow
+) -> None:
+    centre.store.quotas.set("pi-7", quota, 1)
+    sent = device.train(extension=BULK)
+    _, told, _ = device.transfer(sent, PART)
+    assert centre.take(told).result is Result.WAITS
+    (said,) = waits(centre)
+    assert f"too few for this update of {len(sent.data)}" in said.reason and "by itself" not in said.reason
+    centre.store.quotas.set("pi-7", QuotaRow(), 1)
+    assert centre.take(told).result is Result.NOTED
+
+
 def test_a_device_that_holds_as_much_as_it_may_is_told_so_and_others_are_not(centre: Centre, device: ScriptedDevice, base: Base) -> None:
     other = centre.meet(ScriptedDevice(base, name="pi-8"))
     centre.store.quotas.set("pi-7", QuotaRow(disk_bytes=10), 1)

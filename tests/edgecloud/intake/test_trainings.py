@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
 from edgecloud.intake.quotas.trainings import Trainings
 from edgecloud.intake.quotas.turns import VersionTurns
 from edgecloud.intake.rebuilding import Judged, Rebuilder
-from edgecloud.registry import QuotaRow, SqliteStore
+from edgecloud.registry import LineageRow, QuotaRow, SqliteStore, VersionRow
 from edgecloud.workers.pool import WorkerPool
 from tests.edgecloud.centre import Centre, sign
 from tests.edgecloud.device import Base, ScriptedDevice
 
 PATIENCE = 500.0  # seconds; a safety limit
-LONG = {"steps": 20_000, "batch": 32}
+LONG = {"steps": 80_000, "batch": 32}  # many times what all deltas of a test take, however busy the machine
 
 
 def test_turns_go_round_and_keep_each_devices_order() -> None:
@@ -56,6 +57,48 @@ def judged(rebuilder: Rebuilder, now: int, count: int) -> list[Judged]:
         out += rebuilder.run(now)
     assert len(out) == count
     return out
+
+
+class OneByOne:
+    """A pool that keeps what it is given, and takes one at a time."""
+
+    def __init__(self) -> None:
+        self.given: list[int] = []
+        self.waiting = 0
+
+    def give(self, id: int, lineage: int) -> None:
+        self.given.append(id)
+        self.waiting = 1
+
+
+def test_who_is_new_takes_turns_with_who_has_sent_recipes_for_months(centre: Centre, base: Base) -> None:
+    pool = OneByOne()
+    trainings = Trainings(centre.store, cast(WorkerPool, pool))
+    of: dict[int, LineageRow] = {}
+    versions: dict[str, list[VersionRow]] = {}
+    for name in ("pi-1", "pi-2"):
+        device = centre.meet(ScriptedDevice(base, name=name))
+        centre.deliver(device, *(device.learn(range(n + 4)) for n in range(4)))
+        lineage = centre.store.lineages.get(name, "digits")
+        assert lineage is not None
+        versions[name] = [v for v in centre.store.versions.unverified(99, 0) if v.lineage == lineage.id]
+        of |= {v.id: lineage for v in versions[name]}
+
+    def next_of(count: int) -> list[str]:
+        for _ in range(count):
+            trainings.deal(centre.now)
+            trainings.dealt.clear()
+            pool.waiting = 0
+            trainings.took(of[pool.given[-1]].device, 10.0)
+        return [of[id].device for id in pool.given[-count:]]
+
+    trainings.took("pi-1", 100_000.0)
+    for version in versions["pi-1"]:
+        trainings.take_on(of[version.id], version)
+    assert next_of(1) == ["pi-1"]
+    for version in versions["pi-2"]:
+        trainings.take_on(of[version.id], version)
+    assert sorted(next_of(4)) == ["pi-1"] * 2 + ["pi-2"] * 2
 
 
 @pytest.mark.slow("replays long trainings in a process")

@@ -31,10 +31,9 @@ def told_to_wait(
     found = _exceeded(quota, used, size, versions, disk, transfers)
     if found is None:
         return None
-    what, window = found
+    reason, window = found
     left = window - context.now % window if window else LONGEST
     seconds = min(left, LONGEST) + zlib.crc32(device.encode()) % SPREAD
-    reason = f"{what}; it goes on by itself"
     said = Wait(context.store.fleet, device, model, context.now, seconds, reason)
     return Decision(Result.WAITS, device, model, reason=f"{reason} (edgecloud limits show {device})", replies=(Reply("cmd", said),))
 
@@ -50,7 +49,10 @@ def count_work(store: Store, outcomes: Sequence[Decision], took: Sequence[float]
 
 
 def _exceeded(quota: QuotaRow, used: UsedRow, size: int, versions: int, disk: int, transfers: int) -> tuple[str, int] | None:
-    """Return which quota is used up and the length of its window in seconds, 0 for what has none."""
+    """Return what is said of a quota that is used up, and the length of its window in seconds, 0 for what has none."""
+    for what, most in (("bytes a day", quota.bytes_a_day), ("bytes on disk", quota.disk_bytes)):
+        if most is not None and size > most:
+            return f"its {most} {what} are too few for this update of {size}: it waits until an operator allows more", 0
     rows = (
         ("bytes a day", quota.bytes_a_day, used.bytes + size, DAY),
         ("versions an hour", quota.versions_an_hour, used.versions + versions, HOUR),
@@ -60,5 +62,5 @@ def _exceeded(quota: QuotaRow, used: UsedRow, size: int, versions: int, disk: in
     )
     for what, most, then, window in rows:
         if most is not None and then > most:
-            return f"its {most} {what} are used up", window
+            return f"its {most} {what} are used up; it goes on {'by itself' if window else 'when it may have more'}", window
     return None

@@ -22,6 +22,7 @@ class Trainings:
         self._queued: set[int] = set()
         self.dealt: dict[int, VersionRow] = {}
         self._took: dict[str, float] = {}  # seconds, by device
+        self._reached = 0.0  # of them, those of the device that was dealt last: the start tags of start-time fair queueing, Goyal 1996
 
     def take_on(self, lineage: LineageRow, version: VersionRow) -> bool:
         """Return whether a version is to be built here, and keep it then: a recipe, or one of a model that has sent recipes.
@@ -31,6 +32,9 @@ class Trainings:
         if not self.takes(lineage, version):
             return False
         if version.id not in self._queued and version.id not in self.dealt and not self._turns.full:
+            if not self._turns.holds(lineage.device):
+                # Who is new, or was away, must not make up for the time of months: all others would wait until it had.
+                self._took[lineage.device] = max(self._took.get(lineage.device, 0.0), self._reached)
             self._queued.add(version.id)
             self._turns.add(lineage.device, version.id)
         return True
@@ -48,7 +52,8 @@ class Trainings:
         """Give the pool its next version. A device that has had its seconds of this hour comes again in the next one."""
         while not self._pool.waiting and len(self._turns):
             devices = sorted(self._turns.devices, key=lambda device: self._took.get(device, 0.0))
-            id = self._turns.first_of(device for device in devices if self._has_time(device, now))
+            device = next((one for one in devices if self._has_time(one, now)), "")
+            id = self._turns.first_of((device,))
             if id is None:
                 # They stay `stored`, and the rebuild looks at all that is stored again and again.
                 self._turns.clear()
@@ -58,6 +63,7 @@ class Trainings:
             version = self._store.versions.by_id(id)
             if version is not None and version.status.value == "stored":
                 self.dealt[id] = version
+                self._reached = max(self._reached, self._took.get(device, 0.0))
                 self._pool.give(id, version.lineage)
 
     def hear(self, seconds: float) -> list[tuple[VersionRow, WorkOutcome]]:

@@ -50,6 +50,10 @@ class VersionTurns:
                 return id
         return None
 
+    def holds(self, device: str) -> bool:
+        """Return whether a device has a number here."""
+        return device in self._queues
+
     @property
     def devices(self) -> list[str]:
         """The devices that have a number here."""
