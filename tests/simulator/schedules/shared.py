@@ -11,7 +11,6 @@ from unittest.mock import patch
 from edgecloud.versions import materialise
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite import graph, notes
-from modelwire.update import manifest
 
 MOST = 512  # files that are remembered
 
@@ -24,8 +23,9 @@ def parsed_once() -> Iterator[None]:
             stack.enter_context(patch.object(module, "parse", _remembered(graph.parse)))
         for name in ("read_variables", "contract"):
             stack.enter_context(patch.object(tflite_file, name, _remembered(getattr(tflite_file, name))))
-        for place in (tflite_file, manifest, materialise):
-            stack.enter_context(patch.object(place, "parse_trainable", _remembered(tflite_file.parse_trainable)))
+        parse_trainable = _remembered(tflite_file.parse_trainable)
+        for place in (tflite_file, materialise):  # of the others who need it, each asks tflite_file when it does
+            stack.enter_context(patch.object(place, "parse_trainable", parse_trainable))
         yield
 
 
