@@ -138,7 +138,7 @@ class Decision:
     version: int = 0
     reason: str = ""
     replies: tuple[Reply, ...] = field(default=())
-    news: bool = True  # the log says it
+    news: bool = True  # the log says it, and not at level debug alone
 
     @property
     def line(self) -> str:

@@ -63,14 +63,14 @@ def part(context: Context, topic: Topic, data: bytes) -> Decision:
         return Decision(Result.DROPPED, topic.device, topic.model, reason="a part of no open transfer")
     row, held = found
     if held:
-        return Decision(Result.NOTED, topic.device, topic.model, reason=f"part {piece.index + 1} came before")
+        return Decision(Result.NOTED, topic.device, topic.model, reason=f"part {piece.index + 1} came before", news=False)
     said = records.expect(records.parse(row.record), Transfer)
     parts.check(said, piece)
     store.transfers.put(slot, piece.index, piece.data, context.now)
     store.quotas.count(topic.device, context.now, bytes=len(piece.data))
     count = parts.count(said, context.bounds.wire)
     if row.held + 1 < count:
-        return Decision(Result.NOTED, topic.device, topic.model, reason=f"part {piece.index + 1} of {count}")
+        return Decision(Result.NOTED, topic.device, topic.model, reason=f"part {piece.index + 1} of {count}", news=False)
     return _finish(context, slot, said)
 
 

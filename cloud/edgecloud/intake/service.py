@@ -51,7 +51,6 @@ NAMES_AT_ONCE = 10_000
 TOLD = 2.0  # seconds between two words to systemd about what goes on
 UNREACHED = "start the broker, or name another one: edgecloud ingest --broker mqtt://HOST:PORT"
 _WORRYING = (Result.REFUSED, Result.DROPPED, Result.QUARANTINED, Result.WAITS)
-_LEVELS = {**dict.fromkeys(_WORRYING, logging.WARNING), Result.NOTED: logging.DEBUG}  # of a large update each part is noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,8 +359,8 @@ class Ingester:
     def _after(self, outcomes: Iterable[Decision]) -> None:
         for outcome in outcomes:
             self.tally.results[outcome.result.value] += 1
-            level = _LEVELS.get(outcome.result, logging.INFO)
-            if outcome.news and log.isEnabledFor(level):
+            level = logging.DEBUG if not outcome.news else logging.WARNING if outcome.result in _WORRYING else logging.INFO
+            if log.isEnabledFor(level):
                 log.log(level, "%s", outcome.line, extra={"kind": outcome.kind})
             self._send(outcome.replies)
             if outcome.result is Result.STORED:

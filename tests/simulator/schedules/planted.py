@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -53,18 +53,27 @@ def receipt_before_commit(play: Play) -> Iterator[None]:
 
 @contextmanager
 def rename_before_fsync(play: Play) -> Iterator[None]:
-    """Let files get their names first, and be flushed right after: cut in between, the name leads to nothing, or to a half."""
+    """Let files get their names first, and be flushed when the next one is written: cut in between, the name leads to nothing or a half.
+
+    Flushed right behind the rename it would do no harm that shows: who is not answered sends again, and what a name holds is compared then.
+    """
+    late: list[Path] = []
 
     def write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True, beside: Path | None = None) -> None:
+        while late:
+            with suppress(FileNotFoundError):
+                handle = os.open(late.pop(), os.O_RDONLY)
+                os.fsync(handle)
+                os.close(handle)
         beside = beside or path.with_name(path.name + files.TEMPORARY)
         beside.unlink(missing_ok=True)
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             os.write(handle, data)
             files.put_in_place(beside, path, replace=replace)
-            os.fsync(handle)
         finally:
             os.close(handle)
+        late.append(path)
 
     with ExitStack() as stack:
         for module in (files, blobs):
