@@ -38,7 +38,8 @@ class Present:
 def answer(lineage: Lineage, asked: Command, sealed: bytes, present: Present) -> Answered | None:
     """Return the answer to a command that the right key said: the one that it was given before, or what comes of it now.
 
-    None: its update comes in parts, and `proceed` answers it when they are here. sealed: the record that `asked` was parsed from.
+    None: its update comes in parts, and `proceed` answers it when they are here; or it has overtaken the welcome to its epoch, and is
+    answered when it comes again. sealed: the record that `asked` was parsed from.
     """
     given = lineage.answers.given(asked.number)
     if given is not None:
@@ -49,6 +50,9 @@ def answer(lineage: Lineage, asked: Command, sealed: bytes, present: Present) ->
     if asked.number < last:
         return Answered(asked.number, False, f"it came after command {last}, which has a higher number")  # and so it will the next time
     against = _against(lineage, asked, present)
+    if against and asked.epoch and not lineage.head().epoch and asked.state == present.state and present.time <= asked.expiry:
+        _log.info("%s: command %d is for epoch %d, of which nothing was heard yet; it comes again", lineage.name, asked.number, asked.epoch)
+        return None  # whoever said it has granted that epoch
     if against:
         return _kept(lineage, Answered(asked.number, False, against))
     try:
