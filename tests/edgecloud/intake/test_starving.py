@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgecloud.intake.decision import Result
-from edgecloud.intake.quotas.inlet import STRANGERS_QUEUES
+from edgecloud.intake.quotas.inlet import AT_EASE, STRANGERS_QUEUES
 from edgecloud.intake.quotas.rates import BOARD, STRANGERS
 from edgecloud.registry import QuotaRow, open_registry
 from modelwire.wire.records import Level, Wait
@@ -47,8 +47,8 @@ def test_a_flood_of_strangers_and_of_one_device_is_left_out_and_an_honest_update
     session.stop()
     results = running.ingester.tally.results
     assert results["stored"] == 2 and running.error is None
-    # A rate gives some back while the test goes on, which may take long on a busy machine: what is at once is the least that is taken.
-    assert results["quarantined"] >= min(3000, STRANGERS_QUEUES * STRANGERS.messages_at_once * 0.9)
+    # Who has sent much has few messages waiting, and how fast those are taken hangs on the machine: what comes before that is the least.
+    assert results["quarantined"] >= STRANGERS_QUEUES * STRANGERS.messages_at_once * (1 - AT_EASE[0])
     assert sum(results.values()) <= 6001 and BOARD.messages_at_once < 3000
     assert "beyond their senders' turns were left out" in caplog.text
 
