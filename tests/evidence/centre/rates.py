@@ -34,6 +34,7 @@ from edgecloud.intake.routing import Ingest
 from edgecloud.intake.service import Ingester, Pace
 from edgecloud.registry import SqliteStore, open_registry
 from edgecloud.workers.pool import WorkerPool
+from edgecommon import logs
 from modelwire.lattice.state import ModelState
 from modelwire.update.container import Sealed, seal
 from modelwire.update.header import Header
@@ -219,7 +220,7 @@ def _verify(folder: Path, count: int) -> dict[str, float]:
 
 def serve(db: str, url: str, workers: int) -> None:
     """Be the ingester of a registry until told to stop: a process of its own, as `edgecloud ingest` is, its log written out."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.start("edgecloud", "INFO", logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     transport = MqttTransport(parse_broker(url), fleet=FLEET, client_id="centre")
     ingester = Ingester(Path(db), RECEIPT, transport, pace=Pace(workers=workers))
     signal.signal(signal.SIGTERM, lambda *_: ingester.stop())
