@@ -19,6 +19,7 @@ from edgeagent.link.transport import Arrived, Connected, Event, Lost, Will
 from edgeagent.settings.tree import LinkSettings
 from edgecommon.mqtt_packets import Oversize
 from modelwire.wire import topics
+from tests.mqtt_bytes import length
 
 
 class Hostile:
@@ -52,16 +53,6 @@ class Hostile:
 def publish(payload: bytes, qos: int = 1, topic: bytes = b"e1/home/pi-7/tiny/dn/cmd") -> bytes:
     body = struct.pack(">H", len(topic)) + topic + struct.pack(">H", 7) + payload
     return bytes([0x30 | qos << 1]) + length(len(body)) + body
-
-
-def length(n: int) -> bytes:
-    """Return the remaining length of a packet as MQTT writes it."""
-    out = bytearray()
-    while True:
-        n, low = divmod(n, 128)
-        out.append(low | (128 if n else 0))
-        if not n:
-            return bytes(out)
 
 
 @contextmanager

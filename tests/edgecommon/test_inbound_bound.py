@@ -17,22 +17,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edgeagent.link.mqtt import _Client
 from edgecloud.intake.paho_client import PahoClient
 from edgecommon.mqtt_packets import PIECE, PIECES, BeyondBoundsError, InboundBound, Minutely, Oversize
+from tests.mqtt_bytes import packet
 
 LIMIT = 200
 PINGRESP = b"\xd0\x00"
-
-
-def length(n: int) -> bytes:
-    out = bytearray()
-    while True:
-        n, low = divmod(n, 128)
-        out.append(low | (128 if n else 0))
-        if not n:
-            return bytes(out)
-
-
-def packet(first: int, body: bytes) -> bytes:
-    return bytes([first]) + length(len(body)) + body
 
 
 def publish(topic: bytes, number: int, content: bytes, *, qos: int = 1, again: bool = False) -> bytes:

@@ -15,16 +15,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgecloud.intake.paho_client import PahoClient
 from edgecloud.intake.quotas.screening import HOLD, PacketScreen
+from tests.mqtt_bytes import packet
 
 UNWANTED = "e1/orchard/nobody/m/up/hello"
-
-
-def packet(first: int, body: bytes) -> bytes:
-    length, rest = bytearray(), len(body)
-    while rest > 127:
-        length.append(rest & 127 | 128)
-        rest >>= 7
-    return bytes([first]) + bytes(length) + bytes([rest]) + body
 
 
 def publish(number: int, topic: str, size: int, qos: int = 1) -> bytes:

@@ -24,6 +24,7 @@ from tests.edgecloud.centre import Centre
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import FLEET, ScriptedDevice
 from tests.edgecloud.hearing import Ear, until
+from tests.mqtt_bytes import PUBLISH, packet
 
 TOPIC = f"e1/{FLEET}/pi-7/digits/up/update"
 needs_mosquitto = pytest.mark.skipif(brokers.program() is None, reason=brokers.MISSING)
@@ -83,13 +84,7 @@ def say(port: int, topic: str, size: int) -> None:
         link.sendall(b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04pi-7")
         assert link.recv(4) == b"\x20\x02\x00\x00"
         head = struct.pack(">H", len(topic)) + topic.encode() + b"\0\1"
-        left, length = len(head) + size, bytearray()
-        while True:
-            left, low = divmod(left, 128)
-            length.append(low | (128 if left else 0))
-            if not left:
-                break
-        link.sendall(b"\x32" + bytes(length) + head + bytes(size))
+        link.sendall(packet(PUBLISH, head + bytes(size)))
         assert link.recv(4) == b"\x40\x02\x00\x01"
 
 

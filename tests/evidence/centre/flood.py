@@ -22,46 +22,10 @@ from modelwire.wire.records import Level, Receipt
 from modelwire.wire.signing import Role
 from tests.edgecloud.device import FLEET
 from tests.keys import FLEET_ID, RECEIPT
+from tests.mqtt_bytes import CONNECT, PUBACK, PUBLISH, SUBSCRIBE, packet, split, text
 
 WINDOW = 2000  # updates without a receipt `verified` at a time
 PATIENCE = 600.0  # seconds
-CONNECT, PUBLISH, PUBACK, SUBSCRIBE = 0x10, 0x32, 0x40, 0x82
-
-
-def packet(first: int, body: bytes) -> bytes:
-    """Return one MQTT control packet."""
-    length, rest = bytearray(), len(body)
-    while True:
-        length.append(rest & 127 | (128 if rest > 127 else 0))
-        rest >>= 7
-        if not rest:
-            return bytes([first]) + bytes(length) + body
-
-
-def text(data: bytes) -> bytes:
-    return struct.pack(">H", len(data)) + data
-
-
-def split(buffer: bytearray) -> list[tuple[int, bytes]]:
-    """Take the whole packets from the front of a buffer."""
-    out, at = [], 0
-    while True:
-        shift = length = 0
-        here = at + 1
-        while here < len(buffer):
-            byte = buffer[here]
-            length |= (byte & 127) << shift
-            shift, here = shift + 7, here + 1
-            if byte < 128:
-                break
-        else:
-            break
-        if here + length > len(buffer):
-            break
-        out.append((buffer[at], bytes(buffer[here : here + length])))
-        at = here + length
-    del buffer[:at]
-    return out
 
 
 def flood(port: int, messages: list[tuple[str, bytes]]) -> dict[str, float]:

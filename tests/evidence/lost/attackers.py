@@ -27,8 +27,8 @@ from modelwire.wire import parts, signing
 from modelwire.wire.records import encode
 from modelwire.wire.topics import up
 from tests.edgecloud.device import FLEET, Base, ScriptedDevice, key_of, recipe_on
-from tests.evidence.centre.flood import CONNECT, PUBLISH, packet, text
 from tests.keys import FLEET_ID
+from tests.mqtt_bytes import CONNECT, PUBLISH, packet, text
 
 EVE = "eve"  # is enrolled: its models are m-0 and so on, each of which has an epoch
 MODELS = 6

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from tests.evidence.centre.flood import CONNECT, PUBLISH, SUBSCRIBE, packet, split, text
+from tests.mqtt_bytes import CONNECT, PUBLISH, SUBSCRIBE, length, packet, split, text
 
 PATIENCE = 300.0  # seconds; a safety limit
 PIECE = 1 << 20  # bytes
@@ -49,7 +49,7 @@ class Stranger:
         """Publish one message of so many bytes with QoS 1, and return when the broker has taken it."""
         self._said += 1
         head = text(topic.encode()) + struct.pack(">H", 1 + self._said % 60_000)
-        self._out += _header(len(head) + size) + head
+        self._out += bytes([PUBLISH]) + length(len(head) + size) + head
         left, wanted, end = size, self._taken + 1, time.monotonic() + PATIENCE
         while self._taken < wanted:
             assert time.monotonic() < end, "the broker takes nothing more"
@@ -79,22 +79,12 @@ class Stranger:
             self._buffer += data
             for first, body in split(self._buffer):
                 if first & 0xF0 == 0x30:
-                    length = struct.unpack_from(">H", body)[0]
+                    topic = struct.unpack_from(">H", body)[0]
                     numbered = 2 if first & 6 else 0
                     if numbered:
-                        self._out += bytes([0x40, 2]) + body[2 + length : 4 + length]
-                    self.heard.append((body[2 : 2 + length].decode(), body[2 + length + numbered :]))
+                        self._out += bytes([0x40, 2]) + body[2 + topic : 4 + topic]
+                    self.heard.append((body[2 : 2 + topic].decode(), body[2 + topic + numbered :]))
                     self.overheard.append(self.heard[-1])
                 self._taken += first & 0xF0 == 0x40
         if writable:
             del self._out[: self._link.send(self._out[: 1 << 18])]
-
-
-def _header(length: int) -> bytes:
-    """Return how a PUBLISH of QoS 1 begins of which so many bytes follow."""
-    out = bytearray([PUBLISH])
-    while True:
-        length, low = divmod(length, 128)
-        out.append(low | (128 if length else 0))
-        if not length:
-            return bytes(out)
