@@ -42,6 +42,17 @@ def answered(
     painted: gives the text its colours, where it has any.
     """
     try:
+        return _answered(program, work, as_json, surroundings, painted)
+    except KeyboardInterrupt:  # also one that comes while an error is being said
+        clear_progress()
+        return say(program, "Interrupted", INTERRUPTED, interrupted, "", as_json=as_json) if interrupted else INTERRUPTED
+
+
+def _answered(
+    program: str, work: Callable[[], Answer], as_json: bool,
+    surroundings: Callable[[OSError], ModelWireError], painted: Callable[[str], str],
+) -> int:  # fmt: skip
+    try:
         answer = work()
         print_answer(answer, as_json=as_json, painted=painted)
         if answer.error is not None:
@@ -54,9 +65,6 @@ def answered(
         return CLOSED_PIPE
     except OSError as e:
         return print_error(program, surroundings(e), as_json=as_json)
-    except KeyboardInterrupt:
-        clear_progress()
-        return say(program, "Interrupted", INTERRUPTED, interrupted, "", as_json=as_json) if interrupted else INTERRUPTED
 
 
 def visible(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from edgecommon.starting import quietly
+from edgecommon.starting import INTERRUPTED, quietly
 
 if TYPE_CHECKING:  # whatever is loaded here, Ctrl-C would find at it
     from argparse import ArgumentParser
@@ -15,11 +15,14 @@ if TYPE_CHECKING:  # whatever is loaded here, Ctrl-C would find at it
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, the error class's own, 2 for usage, 130 when interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with quietly():
-        from . import program
+    try:
+        with quietly():
+            from . import program
 
-        args = program.read(words)
-    return program.run(args)
+            args = program.read(words)
+        return program.run(args)
+    except KeyboardInterrupt:  # as the block is left, or while Ctrl-C is answered
+        return INTERRUPTED
 
 
 def parser(words: Sequence[str] = ()) -> ArgumentParser:
