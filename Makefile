@@ -109,7 +109,7 @@ paper: $(VENV)/.ready ## MMlib's and MMM's flows, for docs/evaluation.md; FULL=1
 threats: $(VENV)/.ready ## run the threat model: each row by its tests
 	$(VENV)/bin/python -m tests.threats
 
-evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure: TOPIC=wire, trust, zoo, centre, compare or lost
+evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure: TOPIC=wire, trust, zoo, centre, compare, lost or deploy
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
 soak: $(VENV)/.ready ## kill, pause and slow down a whole fleet; MINUTES=30 SEED=1
