@@ -24,9 +24,9 @@ FIRST = (1, 200_001, 400_001, 600_001, 800_001)  # seeds from which each is look
 
 def measure(full: bool) -> Figures:
     """Return the figures. full: the sizes that the promise names, which take hours."""
-    played = _portions() if full else _played(1, COUNT)
     cut = everywhere(every=1 if full else 8)
     until = {bug: [_until(bug, first) for first in (FIRST if full else FIRST[:1])] for bug in BUGS}
+    played = _portions() if full else _played(1, COUNT)  # last: it takes hours
     return {
         **played, "cut_at_every_write": cut.ends.total(), "cut_at_every_write_lost": len(cut.failed),
         "planted_bugs_found": sum(all(one <= MOST for one in each) for each in until.values()),
@@ -52,7 +52,8 @@ def _portions() -> Figures:
     portions: list[Figures] = json.loads(file.read_text()) if file.exists() else []
     while (done := sum(int(one["schedules"]) for one in portions)) < COUNT_OF_FULL:
         count = min(PORTION, COUNT_OF_FULL - done)
-        portions.append({"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": commit(), "first": done + 1, **_played(done + 1, count)})
+        when = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": commit()}
+        portions.append({**when, "first": done + 1, **_played(done + 1, count)})
         write(file, ("[\n" + ",\n".join(map(json.dumps, portions)) + "\n]\n").encode())
         print(f"{done + count} of {COUNT_OF_FULL} schedules are played", file=sys.stderr)
     sums: Figures = {key: sum(int(one[key]) for one in portions) for key in portions[0] if key.startswith("schedules")}
