@@ -52,7 +52,7 @@ def _measured(topic: str, part: str, measure: Callable[[bool], Figures], full: b
     figures = measure(full)
     print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr)
     if full:
-        row = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": _commit(), "figures": figures}
+        row = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": commit(), "figures": figures}
         FULL.mkdir(exist_ok=True)
         write(FULL / f"{topic}.json", (json.dumps(dict(sorted({**_kept(topic), part: row}.items())), indent=1) + "\n").encode())
     return figures
@@ -64,7 +64,7 @@ def _kept(topic: str) -> dict[str, dict[str, object]]:
     return rows
 
 
-def _commit() -> str:
+def commit() -> str:
     """Return the commit that is measured; with a plus sign where files of it were changed."""
     if not (ROOT / ".git").exists():
         return "no commit"
