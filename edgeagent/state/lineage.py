@@ -202,14 +202,17 @@ class Lineage(History):
     def refused(self, row: Row, reason: str, good: bytes, now: int) -> list[int]:
         """Take a refusal of `row`: what rests on it is refused too, and when that is the head, a snapshot on `good` is queued.
 
-        The model itself never goes back. Without a good commit of this folder's there is nothing to build on: sending stops in this epoch.
+        Or on what `row` rests on, where that has no receipt yet: it is still on its way, and may be linked at any moment; a snapshot beside
+        it would be a second history. The model itself never goes back. Without a good commit of this folder's there is nothing to build on:
+        sending stops in this epoch.
         """
         with self._db.transaction():
             news = self.outbox.refuse(row, reason)
             self._tell({})
             if self.head().version in news:
                 if good and self._own(good):
-                    self._snapshot_or_block(now, note=f"after the refusal of @{row['version']}", parent=good)
+                    parent = self.outbox.unreceipted_parent(row) or good
+                    self._snapshot_or_block(now, note=f"after the refusal of @{row['version']}", parent=parent)
                 elif good:  # of a history that another folder has made: to go on from it would make two of them one
                     self._block(f"{FORKED}: {reason}")
                 else:

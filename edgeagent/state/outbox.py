@@ -103,6 +103,11 @@ class Outbox:
         why = f"given up with @{row['version']}, which was refused: {reason}"
         return sorted(self._mark("refused", [row], reason) + self._mark("refused", others, why))
 
+    def unreceipted_parent(self, row: Row) -> bytes:
+        """Return the commit that an update rests on where the centre has said nothing of it yet; empty where it has."""
+        parent = self._db.maybe("SELECT * FROM version WHERE model=? AND commit_id=? AND epoch=?", self.model, row["parent"], row["epoch"])
+        return bytes(parent["commit_id"]) if parent is not None and parent["state"] in UNRECEIPTED else b""
+
     def drop_all(self, above: int, reason: str) -> list[int]:
         """Mark everything above version `above` as lost, whatever was said of it: the centre does not hold it any more."""
         condition = "model=? AND version>? AND state IN ('queued','offered','stored','verified')"

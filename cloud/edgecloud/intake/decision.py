@@ -18,6 +18,7 @@ from modelwire.wire.signing import Role, Signer
 
 MIB = 1024 * 1024
 ERASED_TRIED = 64  # keys of erased devices that a stranger's signature is held against
+OVERDUE = 4096  # orphans of which it is kept in mind that they came again without their parent
 TREES = 32  # kept in memory, the last ones that were asked for; of 16,384 parts at most
 A_SECOND = 256  # parts that one model is handed; a device that asks for more lies, and would only fill this process's memory
 
@@ -31,7 +32,7 @@ class Bounds:
 
     parked_count: int = 64  # orphans of one device
     parked_bytes: int = 16 * MIB
-    orphan_seconds: int = 120  # an orphan that comes again after this has a parent that is lost: a snapshot mends it
+    orphan_seconds: int = 120  # an orphan that comes again after this, and again after as long, has a parent that is lost
     held_count: int = 64  # quarantined updates of one device
     held_bytes: int = 16 * MIB
     held_total: int = 1024  # of all devices, hellos and updates each
@@ -58,8 +59,17 @@ class Handed:
     """What one ingester keeps in mind of what it hands out; nothing is lost with it."""
 
     trees: OrderedDict[bytes, list[list[bytes]]] = field(default_factory=OrderedDict)  # over the parts of an update, by its digest
+    overdue: OrderedDict[bytes, int] = field(default_factory=OrderedDict)  # when an orphan came again after its time, by its commit
     second: int = 0
     parts: dict[int, int] = field(default_factory=dict)  # in this second, by lineage
+
+    def waited(self, orphan: bytes, now: int) -> int:
+        """Return for how many seconds an orphan that comes again after its time has been known to; 0 for the first time."""
+        first = self.overdue.setdefault(orphan, now)
+        self.overdue.move_to_end(orphan)
+        while len(self.overdue) > OVERDUE:
+            self.overdue.popitem(last=False)
+        return now - first
 
     def room(self, lineage: int, now: int, most: int) -> int:
         """Return how many of `most` parts may go to a model now, and count them."""

@@ -309,10 +309,12 @@ def _park(context: Context, lineage: LineageRow, container: Container, data: byt
     since = context.now - bounds.orphan_seconds
     # A large parent may take long over a slow link: while its parts come, nothing is lost.
     coming = any(t.model == lineage.model and t.touched_at > since for t in store.transfers.of(lineage.device))
-    if known is not None and known.received_at <= since and not coming:
-        # A device sends again in order: this one came again and its parent did not. After restoring an older copy of the
-        # registry it never will, for its receipt was out. The refusal names the head, and a snapshot on that goes on.
+    late = known is not None and known.received_at <= since and not coming
+    if late and context.handed.waited(container.commit, context.now) >= bounds.orphan_seconds:
+        # A device sends again in order: this one came again twice and its parent did not; once, it may only be late. After restoring
+        # an older copy of the registry it never comes: its receipt was out. The refusal names the head; a snapshot on that goes on.
         error = UnknownParent(device=lineage.device, version=header.version, parent=header.parent.hex()[:16])
+        del context.handed.overdue[container.commit]
         return _refused(context, lineage, container, data, "UnknownParent", str(error))
     if known is None:
         orphans = store.inbox.parked_sizes(lineage.device)
