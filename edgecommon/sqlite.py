@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import NoReturn
@@ -89,6 +89,28 @@ class Database:
         self.run("PRAGMA busy_timeout = 0")
         try:
             self.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self.run(f"PRAGMA busy_timeout = {self._busy}")
+
+    def make_durable(self) -> None:
+        """Flush what stands in its log, before anything is decided by it: a process that was killed may have written a commit there and not
+        flushed it, and when the power went after that, all that was done since would stand on what never was.
+
+        Where another process writes just now, its commit does that.
+        """
+        self.run("PRAGMA busy_timeout = 0")
+        try:
+            with self.transaction():  # SQLite flushes its log at each commit, and this one changes nothing
+                self.run(f"PRAGMA user_version = {self.number('PRAGMA user_version')}")
+        except StateBusy:
+            pass
+        except DiskUnwritable:  # there is no room for a commit, and none is needed to flush what is there
+            with suppress(OSError):
+                log = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(log)
+                finally:
+                    os.close(log)
         finally:
             self.run(f"PRAGMA busy_timeout = {self._busy}")
 

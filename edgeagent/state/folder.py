@@ -114,6 +114,7 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
         }
         swept: list[str] = []
         if alone:
+            database.make_durable()
             sharing.unstick(sharing.folder_of(loaded.state))
             if text := mending.check_pages(database):
                 noted.note(database, "index-damaged", text, Clock().wall())

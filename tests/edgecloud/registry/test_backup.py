@@ -152,8 +152,9 @@ def test_restoring_moves_the_registry_before_it_aside_with_its_log(tmp_path: Pat
     again = Centre(open_registry(path, synchronous="OFF"))
     orphan = device.train()
     again.deliver(device, orphan)
-    again.now += 200
-    again.deliver(device, orphan)
+    for _ in range(2):
+        again.now += 200
+        again.deliver(device, orphan)
     snapshots = [s for s in (device.hear(r) for r in again.said()) if s]
     again.deliver(device, *snapshots)
     again.rebuild()

@@ -27,6 +27,11 @@ OVERTAKEN = Schedule.read(
 LATE_PARENT = Schedule.read(
     "1463 2x3 breaks:31:-1:0 broker:218:-1:104.5 late:45:-1:41.3 lost:4:-1:0 lost:39:-1:0 partition:90:1:114.5 power-file:28:1:0"
 )
+# A commit that a killed agent had written and not flushed was acted upon by the next one, and the power went: found by schedule 7162.
+KILLED_THEN_POWER = Schedule.read(
+    "7162 2x1 ask:124:1:119.7 breaks:32:-1:0 breaks:40:-1:0 flipped:40:-1:0 kill:74:0:0 lost:24:-1:0 lost:41:-1:0 partition:124:1:23.7 "
+    "power-file:8:0:0 twice:17:-1:0 twice:39:-1:0"
+)
 
 
 def told(found: list[str], schedule: Schedule) -> str:
@@ -55,7 +60,7 @@ def test_the_same_schedule_gives_the_same_events() -> None:
     assert (first.digest, first.failures) == (again.digest, []) and other.digest != first.digest
 
 
-@pytest.mark.parametrize("known", [OVERTAKEN, LATE_PARENT], ids=["receipts overtake welcomes", "a parent is late"])
+@pytest.mark.parametrize("known", [OVERTAKEN, LATE_PARENT, KILLED_THEN_POWER], ids=["24", "1463", "7162"])
 def test_what_failed_once_is_well(known: Schedule) -> None:
     one = play(known)
     assert one.failures == [], told(one.failures, one.schedule)

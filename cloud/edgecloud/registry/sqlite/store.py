@@ -164,6 +164,8 @@ def open_registry(path: Path, *, readonly: bool = False, synchronous: str = "FUL
             with lock_schema(path):
                 if not schema.check(database):  # another process may have done it meanwhile
                     schema.migrate(database)
+        if not readonly and synchronous == "FULL":
+            database.make_durable()
         return SqliteStore(database)
     except BaseException:
         database.close()
