@@ -110,8 +110,9 @@ class Tenure:
     A broker gives one session to one name, so each that connects puts the other off, for ever. Who held the session before, undisturbed
     for a while, goes on; who did not steps back after a few times. Who was away for a while holds it no more: somebody may be there in its
     place by now. Few brokers say what happened, and mosquitto 2.0 just hangs up; so connections that end soon, one after the other, count
-    too. Half, where the broker then knows nothing of the session: one that crashed has forgotten it, and of two clients of this kind each
-    finds the other's. Seconds of one monotonic clock.
+    too. An eighth each, where the broker then knows nothing of the session: one that crashed has forgotten it, and of two clients of this
+    kind each finds the other's; so it is a broker in trouble, or, seldom, a client of another kind that takes the name. Seconds of one
+    monotonic clock.
     """
 
     HELD, AWAY = 60.0, 30.0  # the second is shorter: two can't both have held one session
@@ -152,7 +153,7 @@ class Tenure:
             self._bare += 1
         else:
             self._bare = self._forgotten = 0
-        ended = self._bare - self._forgotten / 2
+        ended = self._bare - self._forgotten * 7 / 8
         self.takeovers += taken or ended >= self.NAMED
         return not self._held and (self._taken >= self.TAKEN if taken else ended >= self._ended)
 
