@@ -90,7 +90,7 @@ def report(context: Context, signed: Signed, data: bytes) -> Decision:
         raise Malformed(what=said.KIND, reason="an accuracy is not between 0 and 1")
     taken = context.store.rollouts.take_report(lineage.id, replace(said, reason=clean(said.reason)), figures, data, context.now)
     why = f": {said.reason}" if said.reason else ""
-    words = {ReportTaken.APPLIED: "", ReportTaken.UNKNOWN: ", which it was not told by this registry"}  # a copy that was restored knows less
+    words = {ReportTaken.APPLIED: "", ReportTaken.UNKNOWN: ", which it was not told by this registry"}  # a restored copy knows less
     late = words.get(taken, f", {taken.value}")
     reason = clean(f"report on {said.number}: {said.state}, phase {said.phase}{late}{why}")
     return Decision(Result.NOTED, said.device, said.model, reason=reason, news=taken is ReportTaken.APPLIED)
