@@ -1,0 +1,114 @@
+"""What the machine goes by: what it remembers of a desired, what the board has, and what it has to bring a variant to a model's place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from modelwire.deploying.reports import DeviceFigures
+from modelwire.deploying.states import State
+from modelwire.deploying.terms import DeployTerms
+from modelwire.deploying.variants import Variant
+from modelwire.wire.records import Desired
+
+
+class BasePlace(Enum):
+    """Where a base lies on this board."""
+
+    NOWHERE = "nowhere"
+    STAGED = "staged"  # proven, beside what is served
+    SOAKING = "soaking"  # served, and not the head's yet
+    SERVED = "served"  # the head's base
+    PASSIVE = "passive"  # it was served before, and is the way back
+
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """What is remembered of the newest desired of a model. All of it is on the disk before anything follows from it."""
+
+    record: bytes  # as it came, sealed; it was proven then
+    state: State
+    tries: int = 0  # until it is staged, failed attempts to fetch; then probes begun
+    bytes: int = 0  # fetched
+    code: str = ""  # of modelwire.deploying.reports.Code
+    reason: str = ""
+    before: float | None = None
+    after: float | None = None
+    figures: DeviceFigures = field(default_factory=DeviceFigures)
+    soaked: int = 0  # seconds of running in which the variant was served
+
+
+@dataclass(frozen=True, slots=True)
+class BoardFacts:
+    """What the board has now. 0: it does not say."""
+
+    runtime: str  # the key of the runtime that trains the model now; empty: none was tried
+    memory: int  # bytes that could be had without swapping
+    disk: int  # bytes free where models lie
+    device: str = ""
+    room: int = 0  # bytes that the file's place takes beside the file: its two slots
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a variant goes no further: one word of Code, and a sentence."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """How far fetching has come."""
+
+    here: bool = False  # all of it, proven
+    bytes: int = 0
+    tries: int = 0
+    stop: Stop | None = None  # it goes no further, for good
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What the board's own held-out samples say of a variant."""
+
+    learned: str = ""  # kept, carried, anew: what is served of it
+    before: float | None = None  # accuracy, or mean loss where there are no classes; None: not measured
+    after: float | None = None
+    figures: DeviceFigures = field(default_factory=DeviceFigures)
+    stop: Stop | None = None  # it is not to be served
+    lost: bool = False  # the process was ended from outside, and said nothing: it may be tried again
+    note: str = ""  # what there is to say though it goes on
+
+
+class DesiredMemory(Protocol):
+    """What is remembered of one model's newest desired: one row."""
+
+    def current(self) -> Underway | None: ...
+    def newest(self) -> int: ...  # the highest number that was taken, or passed by
+    def pass_by(self, number: int) -> None: ...  # nothing comes of this number
+    def take(self, desired: Desired, record: bytes, now: int) -> None: ...  # offered; in the place of any other
+    def move(self, state: State, now: int, *, code: str = "", reason: str = "") -> None: ...
+    def fetched(self, tries: int, size: int) -> None: ...
+    def probes(self, count: int) -> None: ...
+    def measured(self, probed: Probed) -> None: ...
+    def blame(self, code: str, reason: str) -> None: ...  # it is to be reverted, and this is why
+    def soaked(self, seconds: int) -> None: ...
+
+
+class DeployMeans(Protocol):
+    """What can be done about a variant on this board. Each call may be made again after a kill: it goes on, or has nothing to do."""
+
+    def where(self, commit: bytes) -> BasePlace: ...
+    def serves(self) -> bytes: ...  # commit of the base that is served, soaking or not
+    def passive(self) -> bytes: ...  # commit of the way back; empty: none
+    def facts(self) -> BoardFacts: ...
+    def fetch(self, desired: Desired, terms: DeployTerms, variant: Variant, now: float) -> Fetched: ...  # begins, or goes on
+    def stage(self, desired: Desired, variant: Variant) -> None: ...  # lays down what was fetched; raises ModelWireError
+    def probe(self, commit: bytes, terms: DeployTerms) -> None: ...  # begins, in a process of its own
+    def probed(self) -> Probed | None: ...  # None: it is under way
+    def cease(self) -> None: ...  # no more is fetched or probed for now; what is here stays
+    def drop(self) -> None: ...  # what was staged or fetched goes
+    def soak(self, commit: bytes, learned: str) -> None: ...  # serves what is staged, or the way back
+    def revert(self, reason: str) -> None: ...
+    def confirm(self, now: int) -> None: ...  # raises NotWelcome, TooLarge
