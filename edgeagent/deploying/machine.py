@@ -7,6 +7,7 @@ docs/protocol.md, "Desired and report".
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,8 +22,9 @@ from modelwire.wire.records import Desired, Report
 
 from . import checks
 from .checks import DeployOrder
+from .desired_store import DesiredRow
 from .hosts import HostWord
-from .means import BasePlace, DeployMeans, DesiredMemory, Stop, Underway
+from .means import BasePlace, DeployMeans, DesiredMemory, Stop
 
 _log = logging.getLogger("edgeagent.deploying")
 DEPLOYS_NOTHING = "this release deploys nothing"  # that comes without terms
@@ -60,9 +62,9 @@ class DeployMachine:
         self._order: tuple[bytes, DeployOrder] | None = None  # what was read last, by its bytes
         self._probing = False  # in this process
         self._since: float | None = None  # monotonic seconds up to which soaking was counted
-        self._uncounted = 0.0
+        self._uncounted = 0.0  # seconds of soaking that are not written down yet
         self._told, self._swept = "", False
-        self._steps: dict[State, Callable[[Underway, DeployOrder, float], bool]] = {
+        self._steps: dict[State, Callable[[DesiredRow, DeployOrder, float], bool]] = {
             State.OFFERED: self._offered, State.FETCHING: self._fetching, State.STAGED: self._staged,
             State.PROBING: self._probed, State.SOAKING: self._soaking,
         }  # fmt: skip
@@ -89,12 +91,12 @@ class DeployMachine:
             return
         if row is not None and row.state not in FINAL:
             self._supersede(row, order)
-        self._memory.take(desired, record, now)
+        self._memory.take(desired.number, record, now=now, time=self._target.newest())
         self._since, self._uncounted, self._probing = None, 0.0, False
         _log.info("%s: %s is desired (%d)", self._target.model, self._named(order), desired.number)
         self._report()
 
-    def _repeated(self, desired: Desired, row: Underway | None) -> None:
+    def _repeated(self, desired: Desired, row: DesiredRow | None) -> None:
         if row is None:
             return  # it was passed by, and said so
         held = self._read(row).desired
@@ -103,8 +105,10 @@ class DeployMachine:
         self.say_again()
 
     def connected(self) -> None:
-        """Say again how far it is: a report has no receipt."""
-        self.say_again()
+        """Say again how far it is: a report has no receipt. What is over and was said comes when the centre asks for it again."""
+        row = self._memory.current()
+        if row is not None and not (row.state in FINAL and row.reported):
+            self.say_again()
 
     def say_again(self) -> None:
         """Let the present report go again."""
@@ -119,6 +123,9 @@ class DeployMachine:
     def sent(self, report: Report) -> None:
         """Take a report off the news: it was handed to the link."""
         self._news.remove(report)
+        row = self._memory.current()
+        if row is not None and not row.reported:
+            self._memory.reported(report.number, State(report.state))
 
     # What it does by itself.
 
@@ -132,8 +139,12 @@ class DeployMachine:
 
     def close(self) -> None:
         """End what works beside it; the next start goes on."""
-        self._count(0.0, last=True)
+        row = self._memory.current()
+        if row is not None and row.state is State.SOAKING and self._uncounted:
+            with contextlib.suppress(DiskUnwritable):
+                self._write_count(row)
         self._means.cease()
+        self._probing = False
 
     def holds_training(self) -> TrainingWait | None:
         """Return why no round begins now; None when one may."""
@@ -143,7 +154,7 @@ class DeployMachine:
         order = self._read(row)
         name = self._named(order)
         if row.state is State.SOAKING:
-            left = max(0, order.terms.soak - row.soaked)
+            left = max(0, round(order.terms.soak - row.soaked))
             return TrainingWait(f"{name} is served on trial", f"it is confirmed, in {left} s of running at the soonest, or reverted")
         if row.state is State.PROBING:
             return TrainingWait(f"{name} is tried on held-out samples", "that is over")
@@ -158,7 +169,7 @@ class DeployMachine:
 
     # Its states. Each returns whether it moved.
 
-    def _offered(self, row: Underway, order: DeployOrder, now: float) -> bool:
+    def _offered(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
         stop = order.stop or checks.against_settings(order, self._settings)
         if stop is not None:
             return self._end(State.REFUSED, stop)
@@ -174,14 +185,14 @@ class DeployMachine:
                 return self._end(State.REFUSED, stop)
         return self._stage(order) if here else self._move(State.FETCHING)
 
-    def _fetching(self, row: Underway, order: DeployOrder, now: float) -> bool:
+    def _fetching(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
         if self._over(order):
             return True
         assert order.variant is not None  # or it would have a stop
         if self._means.where(order.desired.variant) is not BasePlace.NOWHERE:
             return self._stage(order)  # a kill came behind the staging
         got = self._means.fetch(order.desired, order.terms, order.variant, now)
-        if (got.tries, got.bytes) != (row.tries, row.bytes):
+        if (got.tries, got.bytes) != (row.tries, row.size):
             self._memory.fetched(got.tries, got.bytes)
         if got.stop is not None:
             return self._end(State.REFUSED, got.stop)
@@ -200,7 +211,7 @@ class DeployMachine:
             return self._end(State.REFUSED, Stop(Code.FILE, e.message))
         return self._move(State.STAGED)
 
-    def _staged(self, row: Underway, order: DeployOrder, now: float) -> bool:
+    def _staged(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
         if self._over(order):
             return True
         if why := self._held_back(order):
@@ -208,10 +219,9 @@ class DeployMachine:
             return False
         if not self._idle():
             return False
-        self._memory.probes(0)
         return self._move(State.PROBING, Who.HOST if self._asks(order) else Who.DEVICE)
 
-    def _probed(self, row: Underway, order: DeployOrder, now: float) -> bool:
+    def _probed(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
         place = self._means.where(order.desired.variant)
         if place in (BasePlace.SOAKING, BasePlace.SERVED):  # a kill came behind the switch; or it is what was served all the time
             return self._move(State.SOAKING)
@@ -222,9 +232,9 @@ class DeployMachine:
         if (veto := self._veto(order)) is not None:
             return self._end(State.REVERTED, veto, Who.HOST)
         if not self._probing:
-            if row.tries >= PROBES:
+            if row.probes >= PROBES:
                 return self._end(State.REVERTED, Stop(Code.CRASH, f"the agent or the board ended {PROBES} times while it was tried"))
-            self._memory.probes(row.tries + 1)  # before it begins: the board may die of it
+            self._memory.probes(row.probes + 1)  # before it begins: the board may die of it
             self._means.probe(order.desired.variant, order.terms)
             self._probing = True
             return False
@@ -234,7 +244,7 @@ class DeployMachine:
         self._probing = False
         if found.lost:
             return True
-        self._memory.measured(found)
+        self._memory.measured(found.learned, found.before, found.after, found.figures)
         if found.note:
             self._tell(found.note)
         if found.stop is not None:
@@ -248,7 +258,7 @@ class DeployMachine:
             return self._end(State.REVERTED, Stop(Code.FILE, e.message))
         return self._move(State.SOAKING)
 
-    def _soaking(self, row: Underway, order: DeployOrder, now: float) -> bool:
+    def _soaking(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
         place = self._means.where(order.desired.variant)
         if place is BasePlace.SERVED:
             return self._move(State.CONFIRMED)
@@ -258,8 +268,10 @@ class DeployMachine:
         stop = Stop(row.code, row.reason) if row.code else self._veto(order)
         if stop is not None:
             return self._revert(stop, Who.DEVICE if row.code else Who.HOST)
-        soaked = row.soaked + self._count(now)
-        if soaked < order.terms.soak or not self._idle():
+        self._count(now)
+        if row.soaked + self._uncounted < order.terms.soak or not self._idle():
+            if self._uncounted >= COUNTED:
+                self._write_count(row)
             return False
         try:
             self._means.confirm(int(self._target.wall()))
@@ -310,7 +322,7 @@ class DeployMachine:
             return "its host has not said yes: edgeagent desired accept"
         return ""
 
-    def _supersede(self, row: Underway, by: DeployOrder) -> None:
+    def _supersede(self, row: DesiredRow, by: DeployOrder) -> None:
         """End what is under way for a newer desired."""
         stop = Stop(Code.SUPERSEDED, f"desired {by.desired.number} took its place")
         if row.state is State.SOAKING and self._means.where(self._read(row).desired.variant) is BasePlace.SERVED:
@@ -348,17 +360,14 @@ class DeployMachine:
         self._report()
         return True
 
-    def _count(self, now: float, *, last: bool = False) -> int:
-        """Count the seconds of running in which a variant soaks; return those that are not written down yet."""
-        if not last:
-            self._uncounted += max(0.0, now - self._since) if self._since is not None else 0.0
-            self._since = now
-        whole = int(self._uncounted)
-        if whole >= COUNTED or (last and whole):
-            self._memory.soaked(whole)
-            self._uncounted -= whole
-            return whole  # the row that the caller holds is of before
-        return whole
+    def _count(self, now: float) -> None:
+        """Count the seconds of running in which a variant soaks, by no clock that can be set."""
+        self._uncounted += max(0.0, now - self._since) if self._since is not None else 0.0
+        self._since = now
+
+    def _write_count(self, row: DesiredRow) -> None:
+        self._memory.soaked(row.soaked + self._uncounted)
+        self._uncounted = 0.0
 
     # What it says.
 
@@ -371,7 +380,7 @@ class DeployMachine:
         reason = "".join(c if c.isprintable() else "?" for c in row.reason)[:TEXT_MAX]
         self._news.append(
             Report(
-                t.fleet, t.device, t.model, int(t.wall()), desired.number, desired.variant, row.state.value, desired.phase, slot, row.bytes,
+                t.fleet, t.device, t.model, int(t.wall()), desired.number, desired.variant, row.state.value, desired.phase, slot, row.size,
                 row.before, row.after, reason, more=f.as_map(),
             )
         )  # fmt: skip
@@ -399,7 +408,7 @@ class DeployMachine:
 
     # What it reads.
 
-    def _read(self, row: Underway) -> DeployOrder:
+    def _read(self, row: DesiredRow) -> DeployOrder:
         """Return what the desired of a row says; it was proven when it came."""
         if self._order is None or self._order[0] != row.record:
             desired = records.expect(records.parse(row.record), Desired)

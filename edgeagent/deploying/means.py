@@ -12,6 +12,8 @@ from modelwire.deploying.terms import DeployTerms
 from modelwire.deploying.variants import Variant
 from modelwire.wire.records import Desired
 
+from .desired_store import DesiredRow
+
 
 class BasePlace(Enum):
     """Where a base lies on this board."""
@@ -21,22 +23,6 @@ class BasePlace(Enum):
     SOAKING = "soaking"  # served, and not the head's yet
     SERVED = "served"  # the head's base
     PASSIVE = "passive"  # it was served before, and is the way back
-
-
-@dataclass(frozen=True, slots=True)
-class Underway:
-    """What is remembered of the newest desired of a model. All of it is on the disk before anything follows from it."""
-
-    record: bytes  # as it came, sealed; it was proven then
-    state: State
-    tries: int = 0  # until it is staged, failed attempts to fetch; then probes begun
-    bytes: int = 0  # fetched
-    code: str = ""  # of modelwire.deploying.reports.Code
-    reason: str = ""
-    before: float | None = None
-    after: float | None = None
-    figures: DeviceFigures = field(default_factory=DeviceFigures)
-    soaked: int = 0  # seconds of running in which the variant was served
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +68,19 @@ class Probed:
 
 
 class DesiredMemory(Protocol):
-    """What is remembered of one model's newest desired: one row."""
+    """What is remembered of one model's newest desired: one row. DesiredStore is one."""
 
-    def current(self) -> Underway | None: ...
+    def current(self) -> DesiredRow | None: ...
     def newest(self) -> int: ...  # the highest number that was taken, or passed by
     def pass_by(self, number: int) -> None: ...  # nothing comes of this number
-    def take(self, desired: Desired, record: bytes, now: int) -> None: ...  # offered; in the place of any other
+    def take(self, number: int, record: bytes, *, now: int, time: int) -> None: ...  # offered; in the place of any other
     def move(self, state: State, now: int, *, code: str = "", reason: str = "") -> None: ...
+    def blame(self, code: str, reason: str) -> None: ...  # it is to be reverted, and this is why
     def fetched(self, tries: int, size: int) -> None: ...
     def probes(self, count: int) -> None: ...
-    def measured(self, probed: Probed) -> None: ...
-    def blame(self, code: str, reason: str) -> None: ...  # it is to be reverted, and this is why
-    def soaked(self, seconds: int) -> None: ...
+    def measured(self, learned: str, before: float | None, after: float | None, figures: DeviceFigures) -> None: ...
+    def soaked(self, seconds: float) -> None: ...
+    def reported(self, number: int, state: State) -> None: ...
 
 
 class DeployMeans(Protocol):

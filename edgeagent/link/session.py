@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from edgeagent.deploying.machine import DeployMachine
 from edgeagent.planning.conditions import longest_wait
 from edgeagent.planning.pace import UplinkPace
 from edgeagent.settings.tree import ModelSettings
@@ -30,7 +31,6 @@ from modelwire.wire.records import (
     Level,
     Receipt,
     Record,
-    Report,
     Response,
     Transfer,
     Unknown,
@@ -50,7 +50,6 @@ from .upload import Upload
 
 _log = logging.getLogger("edgeagent.session")
 PAUSE = 1.0  # seconds after something could not be sent
-DEPLOYS_NOTHING = "this release deploys nothing"
 
 
 class Session:
@@ -58,13 +57,13 @@ class Session:
 
     def __init__(
         self, side: DeviceSide, lineage: Lineage, settings: ModelSettings, may_wait: Callable[[], bool] = lambda: True, *,
-        interrupt: Callable[[], None],
+        interrupt: Callable[[], None], deploying: DeployMachine,
     ) -> None:  # fmt: skip
         """interrupt: gives up the round of this model that is under way: it stands on what is to be forgotten.
 
-        may_wait: whether updates that were decided to wait may do so in this run.
+        may_wait: whether updates that were decided to wait may do so in this run. deploying: what becomes of what is desired.
         """
-        self.lineage, self.settings = lineage, settings
+        self.lineage, self.settings, self.deploying = lineage, settings, deploying
         self._side, self._interrupt, self._may_wait = side, interrupt, may_wait
         link, rng = side.link, side.rng
         self._online = False
@@ -114,6 +113,7 @@ class Session:
         self._hello_due = self._resend_due = now
         self._verify_due = now + self._side.link.resend
         self._fetch.connected(now)
+        self.deploying.connected()
 
     def lost(self) -> None:
         self._online = self._answered = self._welcomed = False
@@ -156,7 +156,7 @@ class Session:
         elif isinstance(record, Wait):
             self._quiet.keep(record.seconds, record.reason, now)
         elif isinstance(record, Desired):
-            self._take_desired(record)
+            self.deploying.take(record, data)
         elif isinstance(record, Wanted):
             self._take_wanted(record)
         elif isinstance(record, Transfer):
@@ -186,6 +186,7 @@ class Session:
         try:
             if now >= self._hello_due:
                 self.say_hello(now)
+            self.tell_news()
             if head.epoch and not head.blocked:
                 self._ask_for_verdicts(now)
                 self._send_again(now)
@@ -416,17 +417,11 @@ class Session:
         except LinkError as e:  # the command comes again until it is answered
             _log.debug("%s: %s", self.name, e.message)
 
-    def _take_desired(self, d: Desired) -> None:
-        """Say, once, that nothing comes of it here."""
-        if d.number <= self.lineage.reported() or self._side.trust.time > d.expiry:
-            return
-        try:
-            self._send("report", Report(*self._names(), d.number, d.variant, "refused", d.phase, "", 0, None, None, DEPLOYS_NOTHING))
-        except LinkError as e:  # what is desired comes again
-            _log.debug("%s: %s", self.name, e.message)
-            return
-        self.lineage.set_reported(d.number)
-        _log.warning("%s: the centre wants the variant %s: %s", self.name, d.variant.hex()[:12], DEPLOYS_NOTHING)
+    def tell_news(self) -> None:
+        """Send the reports that wait. Raises LinkError; those that did not leave wait on."""
+        for report in self.deploying.news:
+            self._send("report", report)
+            self.deploying.sent(report)
 
     def _take_wanted(self, w: Wanted) -> None:
         if (upload := next((one for one in self._uploads.values() if one.transfer.id == w.id), None)) is not None:

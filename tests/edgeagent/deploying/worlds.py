@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edgeagent.deploying.desired_store import DesiredRow
 from edgeagent.deploying.hosts import HostWord
 from edgeagent.deploying.machine import DeployMachine, DeployTarget
-from edgeagent.deploying.means import BasePlace, BoardFacts, Fetched, Probed, Stop, Underway
+from edgeagent.deploying.means import BasePlace, BoardFacts, Fetched, Probed, Stop
 from edgeagent.settings.tree import ModelSettings, TrainSettings, UpdateSettings
 from modelwire.deploying import variants
 from modelwire.deploying.reports import DeviceFigures
@@ -34,7 +35,7 @@ class Killed(BaseException):
 class Disk:
     """What a kill leaves: the row, the places, and what the host said."""
 
-    row: Underway | None = None
+    row: DesiredRow | None = None
     number: int = 0  # the newest that was taken or passed by
     staged: bytes = b""
     soaking: bytes = b""
@@ -65,7 +66,7 @@ class FakeMemory:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
 
-    def current(self) -> Underway | None:
+    def current(self) -> DesiredRow | None:
         return self._disk.row
 
     def newest(self) -> int:
@@ -75,28 +76,32 @@ class FakeMemory:
         self._disk.write()
         self._disk.number = number
 
-    def take(self, desired: Desired, record: bytes, now: int) -> None:
+    def take(self, number: int, record: bytes, *, now: int, time: int) -> None:
         self._disk.write()
-        self._disk.row, self._disk.number = Underway(record, State.OFFERED), desired.number
+        self._disk.row, self._disk.number = DesiredRow(number, record, State.OFFERED, now, time), number
 
     def move(self, state: State, now: int, *, code: str = "", reason: str = "") -> None:
-        self._change(state=state, code=code, reason=reason)
-
-    def fetched(self, tries: int, size: int) -> None:
-        self._change(tries=tries, bytes=size)
-
-    def probes(self, count: int) -> None:
-        self._change(tries=count)
-
-    def measured(self, probed: Probed) -> None:
-        self._change(before=probed.before, after=probed.after, figures=probed.figures)
+        self._change(state=state, since=now, reported=False, **{k: v for k, v in (("code", code), ("reason", reason)) if v})
 
     def blame(self, code: str, reason: str) -> None:
         self._change(code=code, reason=reason)
 
-    def soaked(self, seconds: int) -> None:
-        assert self._disk.row is not None
-        self._change(soaked=self._disk.row.soaked + seconds)
+    def fetched(self, tries: int, size: int) -> None:
+        self._change(tries=tries, size=size)
+
+    def probes(self, count: int) -> None:
+        self._change(probes=count)
+
+    def measured(self, learned: str, before: float | None, after: float | None, figures: DeviceFigures) -> None:
+        self._change(learned=learned, before=before, after=after, figures=figures)
+
+    def soaked(self, seconds: float) -> None:
+        self._change(soaked=seconds)
+
+    def reported(self, number: int, state: State) -> None:
+        row = self._disk.row
+        if row is not None and (row.number, row.state) == (number, state):
+            self._change(reported=True)
 
     def _change(self, **what: Any) -> None:
         assert self._disk.row is not None
@@ -104,12 +109,15 @@ class FakeMemory:
         self._disk.row = replace(self._disk.row, **what)
 
 
+FACTS = BoardFacts("ai-edge-litert 2.0.2 x86_64/64 xnnpack threads=1", 1 << 30, 1 << 34)
+
+
 @dataclass
 class FakeMeans:
     """What can be done: fetching takes three looks, probing two."""
 
     disk: Disk
-    facts_: BoardFacts = BoardFacts("ai-edge-litert 2.0.2 x86_64/64 xnnpack threads=1", 1 << 30, 1 << 34)
+    facts_: BoardFacts = FACTS
     fails: Stop | None = None  # of fetching
     refuses: ModelWireError | None = None  # when it is laid down
     found: Probed = field(default_factory=lambda: Probed("kept", 0.8, 0.9, DeviceFigures(rows=50, better=6, worse=1, learned="kept")))
@@ -215,6 +223,10 @@ class World:
     @property
     def state(self) -> State | None:
         return self.disk.row.state if self.disk.row is not None else None
+
+    def stands(self, state: State) -> bool:
+        """Return whether it stands in this state."""
+        return self.disk.row is not None and self.disk.row.state is state
 
     @property
     def states(self) -> list[str]:
