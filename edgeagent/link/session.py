@@ -423,6 +423,10 @@ class Session:
             self._send("report", report)
             self.deploying.sent(report)
 
+    def want(self, file: bytes, have: bytes) -> None:
+        """Ask for the parts of a variant's file that are not here. Raises LinkError."""
+        self._send("part", Wanted(*self._names(), file, have))
+
     def _take_wanted(self, w: Wanted) -> None:
         if (upload := next((one for one in self._uploads.values() if one.transfer.id == w.id), None)) is not None:
             return upload.wanted(w.have)
