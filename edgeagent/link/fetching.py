@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 from edgeagent.state.answers import Answered
 from edgeagent.state.lineage import Lineage
+from edgeagent.system.backoff import Backoff
 from modelwire.wire import parts
 from modelwire.wire.parts import WANTED_AT_ONCE
 from modelwire.wire.records import Transfer, Wanted
-
-from .backoff import Backoff
 
 _log = logging.getLogger("edgeagent.session")
 Ask = Callable[[Wanted], None]

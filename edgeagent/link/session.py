@@ -20,6 +20,7 @@ from edgeagent.state.history import CHALLENGE, OK
 from edgeagent.state.lineage import FOREIGN, REWOUND, Lineage
 from edgeagent.state.outbox import Waiting
 from edgeagent.state.outcome import said as listed
+from edgeagent.system.backoff import Backoff
 from modelwire.errors import LinkError, TooLarge
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import parts, records, routes, topics
@@ -41,7 +42,6 @@ from modelwire.wire.records import (
 from modelwire.wire.welcome import check_numbers, key_in
 
 from .agreeing import Agreement
-from .backoff import Backoff
 from .device_side import DeviceSide
 from .fetching import Fetch
 from .metered import Leaving
