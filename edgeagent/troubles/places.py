@@ -16,14 +16,19 @@ WAL = b"\x02\x02"  # versions of who writes and who reads a database that has a 
 def check_places(state: Path, database: str, models: Iterable[str], lock: str) -> None:
     """Raise StateDamaged where a folder of the state is none, or a file is none. What is not there is no matter here."""
     of_models = [state / "models" / name for name in models]
-    parts = (one / part for one in of_models for part in ("a", "b", "history"))
-    for folder in (state / "models", state / "samples", *of_models, *parts):
+    parts = (one / part for one in of_models for part in ("a", "b", "history", "bases"))
+    others = (base / part for one in of_models for base in _in(one / "bases") for part in ("", "a", "b"))
+    for folder in (state / "models", state / "samples", *of_models, *parts, *others):
         if os.path.lexists(folder) and not os.path.isdir(folder):
             raise _taken(folder, "it is no folder, and there is to be one")
     beside = (state / f"{database}{end}" for end in ("-wal", "-shm", "-journal"))
     for file in (state / lock, *beside, *(one / "round" for one in of_models)):
         if os.path.lexists(file) and not os.path.isfile(file):
             raise _taken(file, "it is no file, and there is to be one or nothing")
+
+
+def _in(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def check_journal(path: Path, head: bytes) -> None:
