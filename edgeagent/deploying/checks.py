@@ -89,7 +89,7 @@ def against_board(order: DeployOrder, settings: ModelSettings, facts: BoardFacts
         return Stop(Code.MEMORY, f"it needs {mib(variant.ram)} MiB of memory, and {mib(facts.memory)} MiB can be had")
     if here:
         return None
-    need = variant.size + facts.room + SPARE
+    need = 2 * variant.size + facts.room + SPARE  # its base, and a slot on it
     if facts.disk and need > facts.disk:
         return Stop(Code.DISK, f"it needs {mib(need)} MiB of the disk, and {mib(facts.disk)} MiB are free")
     if order.terms.urls and not settings.deploy.http:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edgeagent.board.budget import TrainingWait
 from edgeagent.settings.tree import ModelSettings
@@ -18,34 +19,20 @@ from modelwire.deploying.reports import Code
 from modelwire.deploying.states import FINAL, State, Who, allowed
 from modelwire.errors import DesiredRefused, DiskUnwritable, ModelError, ModelWireError, NotWelcome, TooLarge
 from modelwire.wire import records
-from modelwire.wire.records import Desired, Report
+from modelwire.wire.parts import Part
+from modelwire.wire.records import Desired, Report, Transfer, Wanted
 
 from . import checks
 from .checks import DeployOrder
 from .desired_store import DesiredRow
 from .hosts import HostWord
-from .means import BasePlace, DeployMeans, DesiredMemory, Stop
+from .means import BasePlace, DeployMeans, DeployTarget, DesiredMemory, Stop
+from .news import DEPLOYS_NOTHING, DeployNews
 
 _log = logging.getLogger("edgeagent.deploying")
-DEPLOYS_NOTHING = "this release deploys nothing"  # that comes without terms
 PROBES = 3  # begun at most: a board that dies of one is not to die for ever
+TOLD = 8  # notes of how much of a file is here
 COUNTED = 60  # seconds of soaking that a kill may forget
-SOAKS = "a variant is served on trial"
-TEXT_MAX = 500  # characters of a reason in a report
-_SERVED = (State.SOAKING, State.CONFIRMED)
-
-
-@dataclass(frozen=True, slots=True)
-class DeployTarget:
-    """Whose desired it is, whom its seals lead back to, and what tells the time."""
-
-    fleet: str
-    device: str
-    model: str
-    fleet_id: bytes
-    root: Callable[[], bytes]  # the public key that vouches for bases now
-    newest: Callable[[], int]  # Unix seconds: the newest of the centre's clock
-    wall: Callable[[], float]  # Unix seconds of this board, for what is written down and said
 
 
 class DeployMachine:
@@ -58,12 +45,12 @@ class DeployMachine:
         """idle: whether no round of the model is under way; host: what the host said about a number."""
         self._target, self._memory, self._means, self._settings = target, memory, means, settings
         self._idle, self._host = idle, host
-        self._news: list[Report] = []
+        self._news = DeployNews(target)
         self._order: tuple[bytes, DeployOrder] | None = None  # what was read last, by its bytes
         self._probing = False  # in this process
         self._since: float | None = None  # monotonic seconds up to which soaking was counted
         self._uncounted = 0.0  # seconds of soaking that are not written down yet
-        self._told, self._swept = "", False
+        self._told, self._swept, self._linked = "", False, False
         self._steps: dict[State, Callable[[DesiredRow, DeployOrder, float], bool]] = {
             State.OFFERED: self._offered, State.FETCHING: self._fetching, State.STAGED: self._staged,
             State.PROBING: self._probed, State.SOAKING: self._soaking,
@@ -112,20 +99,44 @@ class DeployMachine:
 
     def say_again(self) -> None:
         """Let the present report go again."""
-        if not self._news and self._memory.current() is not None:
+        if not self._news.all and self._memory.current() is not None:
             self._report()
 
-    @property
-    def news(self) -> tuple[Report, ...]:
-        """The reports that are to be sent, in order."""
-        return tuple(self._news)
+    def linked(self, now: float) -> None:
+        """Take note that the centre has welcomed this model; once for each connection."""
+        if not self._linked:
+            self._linked = True
+            self._means.linked(now)
 
-    def sent(self, report: Report) -> None:
-        """Take a report off the news: it was handed to the link."""
-        self._news.remove(report)
+    def unlinked(self) -> None:
+        """Take note that the link is down: what was asked for over it is asked for again."""
+        self._linked = False
+        self._means.unlinked()
+        self._news.unlinked()
+
+    def described(self, transfer: Transfer, now: float) -> bool:
+        """Take the word on how a file is cut; return whether it is the one that comes. Raises WireError."""
+        return self._means.described(transfer, now)
+
+    def arrived(self, part: Part, size: int, now: float) -> bool:
+        """Take a part that came in a message of so many bytes; return whether it is of the file that comes. Raises WireError."""
+        return self._means.arrived(part, size, now)
+
+    def want(self, file: bytes, have: bytes) -> None:
+        """Let the parts be asked for that are not here. file: SHA-256; have: bitmap of those that are."""
+        self._news.want(file, have)
+
+    @property
+    def news(self) -> tuple[Report | Wanted, ...]:
+        """What is to be sent, in order: reports, and what is asked for."""
+        return self._news.all
+
+    def sent(self, record: Report | Wanted) -> None:
+        """Take a record off the news: it was handed to the link."""
+        self._news.drop(record)
         row = self._memory.current()
-        if row is not None and not row.reported:
-            self._memory.reported(report.number, State(report.state))
+        if isinstance(record, Report) and row is not None and not row.reported:
+            self._memory.reported(record.number, State(record.state))
 
     # What it does by itself.
 
@@ -136,6 +147,14 @@ class DeployMachine:
             row = self._memory.current()
             if row is None or row.state in FINAL or not self._steps[row.state](row, self._read(row), now):
                 return
+
+    @property
+    def due(self) -> float:
+        """Monotonic seconds at which `tick` has something to do; infinite while it waits for what comes from outside."""
+        row = self._memory.current()
+        if row is None or row.state is not State.FETCHING:
+            return math.inf
+        return self._means.due()
 
     def close(self) -> None:
         """End what works beside it; the next start goes on."""
@@ -192,7 +211,8 @@ class DeployMachine:
         if self._means.where(order.desired.variant) is not BasePlace.NOWHERE:
             return self._stage(order)  # a kill came behind the staging
         got = self._means.fetch(order.desired, order.terms, order.variant, now)
-        if (got.tries, got.bytes) != (row.tries, row.size):
+        told = got.tries != row.tries or abs(got.bytes - row.size) >= order.variant.size // TOLD  # each is a write to the disk
+        if told or ((got.here or got.stop is not None) and got.bytes != row.size):
             self._memory.fetched(got.tries, got.bytes)
         if got.stop is not None:
             return self._end(State.REFUSED, got.stop)
@@ -201,7 +221,9 @@ class DeployMachine:
     def _stage(self, order: DeployOrder) -> bool:
         """Lay down what was fetched; what lies here already is left as it is until it is served."""
         try:
-            if self._means.where(order.desired.variant) is BasePlace.NOWHERE and order.variant is not None:
+            place = self._means.where(order.desired.variant)
+            lies = place not in (BasePlace.NOWHERE, BasePlace.PASSIVE) or order.terms.back
+            if not lies and order.variant is not None:
                 self._means.stage(order.desired, order.variant)
         except DiskUnwritable:
             raise
@@ -374,28 +396,13 @@ class DeployMachine:
     def _report(self) -> None:
         row = self._memory.current()
         assert row is not None
-        t, desired = self._target, self._desired()
-        f = replace(row.figures, code=row.code, serves=self._means.serves(), passive=self._means.passive())
-        slot = "active" if row.state in _SERVED else "passive" if row.state in (State.STAGED, State.PROBING) else ""
-        reason = "".join(c if c.isprintable() else "?" for c in row.reason)[:TEXT_MAX]
-        self._news.append(
-            Report(
-                t.fleet, t.device, t.model, int(t.wall()), desired.number, desired.variant, row.state.value, desired.phase, slot, row.size,
-                row.before, row.after, reason, more=f.as_map(),
-            )
-        )  # fmt: skip
+        self._news.report(row, self._read(row).desired, serves=self._means.serves(), passive=self._means.passive())
 
     def _pass_by(self, desired: Desired) -> None:
         """Say that nothing comes of a desired without terms."""
-        t = self._target
         self._memory.pass_by(desired.number)
-        self._news.append(
-            Report(
-                t.fleet, t.device, t.model, int(t.wall()), desired.number, desired.variant, State.REFUSED.value, desired.phase, "", 0, None,
-                None, DEPLOYS_NOTHING,
-            )
-        )  # fmt: skip
-        _log.warning("%s: the centre wants the variant %s: %s", t.model, desired.variant.hex()[:12], DEPLOYS_NOTHING)
+        self._news.pass_by(desired)
+        _log.warning("%s: the centre wants the variant %s: %s", self._target.model, desired.variant.hex()[:12], DEPLOYS_NOTHING)
 
     def _tell(self, what: str) -> None:
         if what != self._told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -10,7 +11,8 @@ from modelwire.deploying.reports import DeviceFigures
 from modelwire.deploying.states import State
 from modelwire.deploying.terms import DeployTerms
 from modelwire.deploying.variants import Variant
-from modelwire.wire.records import Desired
+from modelwire.wire.parts import Part
+from modelwire.wire.records import Desired, Transfer
 
 from .desired_store import DesiredRow
 
@@ -32,8 +34,7 @@ class BoardFacts:
     runtime: str  # the key of the runtime that trains the model now; empty: none was tried
     memory: int  # bytes that could be had without swapping
     disk: int  # bytes free where models lie
-    device: str = ""
-    room: int = 0  # bytes that the file's place takes beside the file: its two slots
+    room: int = 0  # bytes that a slot of the model takes beside its file
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,19 @@ class Probed:
     note: str = ""  # what there is to say though it goes on
 
 
+@dataclass(frozen=True, slots=True)
+class DeployTarget:
+    """Whose desired it is, whom its seals lead back to, and what tells the time."""
+
+    fleet: str
+    device: str
+    model: str
+    fleet_id: bytes
+    root: Callable[[], bytes]  # the public key that vouches for bases now
+    newest: Callable[[], int]  # Unix seconds: the newest of the centre's clock
+    wall: Callable[[], float]  # Unix seconds of this board, for what is written down and said
+
+
 class DesiredMemory(Protocol):
     """What is remembered of one model's newest desired: one row. DesiredStore is one."""
 
@@ -91,6 +105,11 @@ class DeployMeans(Protocol):
     def passive(self) -> bytes: ...  # commit of the way back; empty: none
     def facts(self) -> BoardFacts: ...
     def fetch(self, desired: Desired, terms: DeployTerms, variant: Variant, now: float) -> Fetched: ...  # begins, or goes on
+    def linked(self, now: float) -> None: ...  # the centre has welcomed this model
+    def unlinked(self) -> None: ...
+    def described(self, transfer: Transfer, now: float) -> bool: ...  # false for another file's; may raise WireError
+    def arrived(self, part: Part, size: int, now: float) -> bool: ...  # likewise
+    def due(self) -> float: ...  # monotonic seconds at which fetching goes on; infinite while it waits for an answer
     def stage(self, desired: Desired, variant: Variant) -> None: ...  # lays down what was fetched; raises ModelWireError
     def probe(self, commit: bytes, terms: DeployTerms) -> None: ...  # begins, in a process of its own
     def probed(self) -> Probed | None: ...  # None: it is under way

@@ -118,6 +118,7 @@ class Session:
     def lost(self) -> None:
         self._online = self._answered = self._welcomed = False
         self._challenged = 0
+        self.deploying.unlinked()
         self._agreement.forget()
         self._on_the_way.clear()
         self._sent.clear()
@@ -140,7 +141,9 @@ class Session:
         Raises WireError for what is not a record that this fleet's centre says about this model; nothing was changed then.
         """
         if topic.leaf == "part" and data.startswith(parts.MAGIC):
-            self._answer(self._fetch.arrived(data, now))
+            part = parts.parse(data)
+            if not self.deploying.arrived(part, len(data), now):
+                self._answer(self._fetch.arrived(part, now))
             self.lineage.serve()
             return
         signed = records.parse(data)
@@ -160,7 +163,8 @@ class Session:
         elif isinstance(record, Wanted):
             self._take_wanted(record)
         elif isinstance(record, Transfer):
-            self._fetch.described(record, data, now)
+            if not self.deploying.described(record, now):
+                self._fetch.described(record, data, now)
         elif isinstance(record, Response):  # never answered: two sides that don't understand each other would go on for ever
             _log.warning("%s: the centre answered %d: %s", self.name, record.number, record.text)
         elif isinstance(record, Unknown):
@@ -186,7 +190,7 @@ class Session:
         try:
             if now >= self._hello_due:
                 self.say_hello(now)
-            self.tell_news()
+            self._tell_news()
             if head.epoch and not head.blocked:
                 self._ask_for_verdicts(now)
                 self._send_again(now)
@@ -349,6 +353,7 @@ class Session:
         if self._side.enrolling.heard(self.name, w.status, now, quiet=now < self._quiet(now)):
             self._hello_due, self._answered = now, False  # right behind the enrolment: what it has come to is in the next welcome
         if w.status == OK:
+            self.deploying.linked(now)
             self._welcomed = True
             self._hello.reset()
             self._hello_due = now if went_back else now + self._side.link.hello_every  # the next one asks again, or tells what is lost
@@ -417,15 +422,11 @@ class Session:
         except LinkError as e:  # the command comes again until it is answered
             _log.debug("%s: %s", self.name, e.message)
 
-    def tell_news(self) -> None:
-        """Send the reports that wait. Raises LinkError; those that did not leave wait on."""
-        for report in self.deploying.news:
-            self._send("report", report)
-            self.deploying.sent(report)
-
-    def want(self, file: bytes, have: bytes) -> None:
-        """Ask for the parts of a variant's file that are not here. Raises LinkError."""
-        self._send("part", Wanted(*self._names(), file, have))
+    def _tell_news(self) -> None:
+        """Send what there is to say of a variant. Raises LinkError; what did not leave waits on."""
+        for record in self.deploying.news:
+            self._send("part" if isinstance(record, Wanted) else "report", record)
+            self.deploying.sent(record)
 
     def _take_wanted(self, w: Wanted) -> None:
         if (upload := next((one for one in self._uploads.values() if one.transfer.id == w.id), None)) is not None:

@@ -120,11 +120,11 @@ class Agent:
                     self._yield(goal)
                 now = self.clock.monotonic()
                 for session in self.sessions.values():
+                    with self._disk.minded():
+                        if goal.endless and not self._disk.waits:
+                            session.deploying.tick(now)
                     with self._disk.minded():  # hello goes all the same
                         session.tick(now)
-                    with self._disk.minded():
-                        if not self._disk.waits and goal.endless:
-                            session.deploying.tick(now)
                 with self._disk.minded():
                     if not self._disk.waits:
                         self._look_outside(now)
@@ -150,7 +150,7 @@ class Agent:
         if self._disk.holds_enough:
             self.clock.sleep(IDLE)
             return
-        due = min([s.next_due() for s in self.sessions.values()], default=float("inf"))
+        due = min([min(s.next_due(), s.deploying.due) for s in self.sessions.values()], default=float("inf"))
         wait = max(0.0, min(IDLE if self._round is None or self._round.pauses is not None else self._round.rests - now, IDLE, due - now))
         event = self.transport.poll(IDLE if self._disk.waits else wait)
         for _ in range(MESSAGES):

@@ -18,12 +18,8 @@ def talks(
 ) -> dict[str, Session]:  # fmt: skip
     """Return the talk about each model, by name. may_wait, interrupt, idle: of the round of a model, as Session and DeployMachine ask."""
     out: dict[str, Session] = {}
-
-    def want(name: str, file: bytes, have: bytes) -> None:
-        out[name].want(file, have)
-
     for name, lineage in device.lineages.items():
-        machine = deploys(device, lineage, partial(idle, name), partial(want, name), side.transport.wake, clock)
+        machine = deploys(device, lineage, partial(idle, name), side.transport.wake, clock, side.month)
         settings = device.settings.model(name)
         out[name] = Session(side, lineage, settings, partial(may_wait, name), interrupt=partial(interrupt, name), deploying=machine)
     return out

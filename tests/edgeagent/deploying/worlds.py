@@ -8,8 +8,8 @@ from typing import Any
 
 from edgeagent.deploying.desired_store import DesiredRow
 from edgeagent.deploying.hosts import HostWord
-from edgeagent.deploying.machine import DeployMachine, DeployTarget
-from edgeagent.deploying.means import BasePlace, BoardFacts, Fetched, Probed, Stop
+from edgeagent.deploying.machine import DeployMachine
+from edgeagent.deploying.means import BasePlace, BoardFacts, DeployTarget, Fetched, Probed, Stop
 from edgeagent.settings.tree import ModelSettings, TrainSettings, UpdateSettings
 from modelwire.deploying import variants
 from modelwire.deploying.reports import DeviceFigures
@@ -18,7 +18,8 @@ from modelwire.deploying.terms import DeployTerms
 from modelwire.deploying.variants import Variant
 from modelwire.errors import ModelWireError
 from modelwire.wire import records, signing
-from modelwire.wire.records import Desired, Report
+from modelwire.wire.parts import Part
+from modelwire.wire.records import Desired, Report, Transfer
 from tests import keys
 
 A, B, C = b"A" * 32, b"B" * 32, b"C" * 32
@@ -148,6 +149,21 @@ class FakeMeans:
         self.disk.fetched = min(variant.size, self.disk.fetched + 4000)
         return Fetched(self.disk.fetched == variant.size, self.disk.fetched)
 
+    def linked(self, now: float) -> None:
+        pass
+
+    def unlinked(self) -> None:
+        pass
+
+    def described(self, transfer: Transfer, now: float) -> bool:
+        return False
+
+    def arrived(self, part: Part, size: int, now: float) -> bool:
+        return False
+
+    def due(self) -> float:
+        return 0.0
+
     def stage(self, desired: Desired, variant: Variant) -> None:
         if self.refuses is not None:
             raise self.refuses
@@ -216,9 +232,10 @@ class World:
             self.now += 1.0
 
     def hear(self) -> None:
-        for report in self.machine.news:
-            self.reports.append(report)
-            self.machine.sent(report)
+        for record in self.machine.news:
+            if isinstance(record, Report):
+                self.reports.append(record)
+            self.machine.sent(record)
 
     @property
     def state(self) -> State | None:
