@@ -23,7 +23,7 @@ from edgeagent.state.keys import read_board, read_fleet
 from edgeagent.state.lineage import FORKED
 from edgeagent.state.looking import KEY, SPOOL_GONE, Glance, look_at
 from edgeagent.state.trust import SAME_FLEET
-from edgeagent.troubles import naming
+from edgeagent.troubles import naming, places
 from edgecommon import access, disk
 from edgecommon.printing import Answer, lines_of
 from modelwire import kernels
@@ -143,7 +143,7 @@ def _wanted(args: argparse.Namespace) -> bool:
 
     try:
         loaded = load(args)
-        bases = {m.name: loaded.state / "models" / m.name / "base.tflite" for m in loaded.settings.models}
+        bases = {m.name: places.base_of(loaded.state / "models" / m.name) for m in loaded.settings.models}
         return not all(int8_head.trains(path.read_bytes(), model=name) for name, path in bases.items())
     except (ModelWireError, OSError):
         return True
@@ -321,7 +321,7 @@ def _disk(loaded: Loaded, device: Glance) -> str | Finding:
         return Finding("disk", False, f"the agent waits: {message}", hint, name)
     if (full := disk.refusal(loaded.state)) is not None:
         return Finding("disk", False, full.message, full.next_step, naming.name_of(full))
-    need = SPARE + sum(3 * len(m.store.base()) for m in device.lineages.values())
+    need = SPARE + sum(3 * m.manifest.file_size for m in device.lineages.values())
     free = shutil.disk_usage(loaded.state).free
     if free < need:
         text = f"{free // 2**20} MiB are free at {loaded.state}, {need // 2**20} should be"

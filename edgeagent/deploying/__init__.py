@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["hosts", "machine", "means", "probing", "telling"]
+__all__ = [
+    "board_means", "desired_store", "hosts", "learned", "machine", "means", "places", "probe_child", "probing", "switching", "telling",
+]  # fmt: skip

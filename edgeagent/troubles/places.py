@@ -31,6 +31,19 @@ def _in(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
+def base_of(model: Path) -> Path:
+    """Return the file of the base that a model is served on, as the link to the served file says it: no database is needed for that.
+
+    model: its folder. That of its first base where the link says nothing.
+    """
+    try:
+        place = Path(os.readlink(model / "served.tflite")).parent.parent
+    except OSError:
+        place = Path()
+    found = model / place / "base.tflite"
+    return found if not place.is_absolute() and ".." not in place.parts and found.is_file() else model / "base.tflite"
+
+
 def check_journal(path: Path, head: bytes) -> None:
     """Raise StateDamaged for a rollback journal beside a database that has none: SQLite would play it into it. head: its first bytes."""
     journal = path.with_name(f"{path.name}-journal")
