@@ -151,9 +151,8 @@ class BoardMeans:
         settings = self._device.settings.model(self._lineage.name)
         rules = ProbeRules(terms.slower, terms.worse, settings.train.margin)
         limit = settings.budget.max_ram or Sensors().available()
-        self._run = ProbeRun(
-            self._device.path, self._lineage.name, commit, rules, limit=limit, anew=terms.learned == Learned.ANEW, clock=self._clock
-        )
+        anew = terms.learned == Learned.ANEW
+        self._run = ProbeRun(self._device.path, self._lineage.name, commit, rules, limit=limit, anew=anew)
 
     def probed(self) -> Probed | None:
         assert self._run is not None, "nothing is tried"

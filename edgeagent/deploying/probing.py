@@ -71,11 +71,11 @@ class ProbeRun:
     """One run of the other process."""
 
     def __init__(
-        self, settings: Path, model: str, commit: bytes, rules: ProbeRules, *, limit: int, anew: bool = False, clock: Clock | None = None,
-        module: str = _MODULE, seconds: int = SECONDS,
+        self, settings: Path, model: str, commit: bytes, rules: ProbeRules, *, limit: int, anew: bool = False, module: str = _MODULE,
+        seconds: int = SECONDS,
     ) -> None:  # fmt: skip
         """settings: the path of edgeagent.toml; limit: bytes of memory at which it is ended, 0 for none; anew: nothing learned is tried."""
-        self._limit, self._seconds, self._clock = limit, seconds, clock or Clock()
+        self._limit, self._seconds, self._clock = limit, seconds, Clock()
         self._ended_for: Stop | None = None
         self._closed = False
         words = [str(settings), model, commit.hex(), json.dumps({**asdict(rules), "anew": anew, "seconds": seconds})]
@@ -193,11 +193,9 @@ def probe(
     candidates: what may be served of it, (word, its file) each, what was learned before the variant as it is; at least one.
     """
     clock = clock or Clock()
-    before, note = None, ""
-    try:
-        before = _try(open_model, served(), model, samples, clock)
-    except ModelError as e:
-        note = f"what is served can't be opened here, so it is not compared: {e.message}"
+    now_served = _try_variant(open_model, served(), model, samples, clock)
+    before, note = (None, now_served.reason) if isinstance(now_served, Stop) else (now_served, "")
+    note = f"what is served now can't be compared with: {note}" if note else ""
     word, after, file = "", None, b""
     for learned, make in candidates:
         found = _try_variant(open_model, make(), model, samples, clock)
