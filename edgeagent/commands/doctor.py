@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
+from edgeagent.deploying.telling import desired_here, line_of
 from edgeagent.link import certificate, link_state, looking, unread
 from edgeagent.service import befallen
 from edgeagent.settings.reading import Loaded
@@ -111,6 +112,8 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
                 for what, key, check in ((name, "model", _model), ("centre", "welcome", welcome), ("budget", "budget", _budget)):
                     found = _check(what, partial(check, device, name), loaded)
                     yield replace(found, key=key, model=name)
+                if (desired := _desired(device, name)) is not None:
+                    yield desired
     except ModelWireError as e:
         yield from _broker(loaded, None)
         yield Finding("state", False, e.message, e.next_step, naming.name_in(e, loaded))
@@ -343,6 +346,13 @@ def _model(device: Glance, name: str) -> str | Finding:
     model = runtime.load().open(file, model=name)
     fallback = f" (without the default delegate: {model.fallback})" if model.fallback else ""
     return f"@{lineage.head().version} opens: {model.runtime_key}{fallback}"
+
+
+def _desired(device: Glance, name: str) -> Finding | None:
+    """Return how far the newest desired is; None where nothing was desired yet."""
+    assert device.database is not None and device.trust is not None  # there are no lineages without
+    here = desired_here(device.database, device.trust, name)
+    return None if here is None else Finding("desired", True, line_of(here, device.settings.model(name)), key="desired", model=name)
 
 
 def _budget(device: Glance, name: str) -> str | Finding:

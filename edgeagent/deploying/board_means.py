@@ -67,12 +67,7 @@ class BoardMeans:
     # Where bases lie.
 
     def where(self, commit: bytes) -> BasePlace:
-        if commit == self._lineage.base_commit:
-            return BasePlace.SERVED
-        placed = places.found(self._lineage, commit)
-        if placed is None or lying.incomplete(self._lineage.store.folder, placed):
-            return BasePlace.NOWHERE
-        return _PLACES[placed.lies]
+        return place_of(self._lineage, commit)
 
     def serves(self) -> bytes:
         soaking = self._lineage.beside.soaking()
@@ -83,10 +78,7 @@ class BoardMeans:
         return b"" if passive is None else passive.commit
 
     def facts(self) -> BoardFacts:
-        space = os.statvfs(self._lineage.store.folder)
-        here = sum(f.stat().st_blocks * 512 for f in self._coming.iterdir()) if self._coming.is_dir() else 0
-        room = places.room_for(0, self._lineage.manifest.schema.size)
-        return BoardFacts(self._lineage.head().runtime, Sensors().available(), space.f_bavail * space.f_frsize + here, room)
+        return facts_of(self._lineage)
 
     # Its file.
 
@@ -144,7 +136,7 @@ class BoardMeans:
         received = self._download.file if self._download is not None else None
         now = int(self._clock.wall())
         places.stage(self._lineage, variant, received or self._coming / "none", number=desired.number, now=now)
-        self._discard()
+        self.forget_file()
 
     def probe(self, commit: bytes, terms: DeployTerms) -> None:
         self.cease()
@@ -169,7 +161,7 @@ class BoardMeans:
         self._end_download()
 
     def drop(self) -> None:
-        self._discard()
+        self.forget_file()
         places.unstage(self._lineage)
 
     # Served.
@@ -201,11 +193,29 @@ class BoardMeans:
             self._download.cancel()
             self._download = None
 
-    def _discard(self) -> None:
+    def forget_file(self) -> None:
         if self._download is not None:
             self._download.discard()
             self._download = None
         discard_coming(self._coming)
+
+
+def place_of(lineage: Lineage, commit: bytes) -> BasePlace:
+    """Return where a base lies on this board."""
+    if commit == lineage.base_commit:
+        return BasePlace.SERVED
+    placed = places.found(lineage, commit)
+    if placed is None or lying.incomplete(lineage.store.folder, placed):
+        return BasePlace.NOWHERE
+    return _PLACES[placed.lies]
+
+
+def facts_of(lineage: Lineage) -> BoardFacts:
+    """Return what the board has now for a variant of a model; what came of a file already counts as room."""
+    space, coming = os.statvfs(lineage.store.folder), lineage.store.folder / COMING
+    here = sum(f.stat().st_blocks * 512 for f in coming.iterdir()) if coming.is_dir() else 0
+    room = places.room_for(0, lineage.manifest.schema.size)
+    return BoardFacts(lineage.head().runtime, Sensors().available(), space.f_bavail * space.f_frsize + here, room)
 
 
 def discard_coming(folder: Path) -> None:

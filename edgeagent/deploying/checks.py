@@ -95,3 +95,8 @@ def against_board(order: DeployOrder, settings: ModelSettings, facts: BoardFacts
     if order.terms.urls and not settings.deploy.http:
         return Stop(Code.VETO, "its file lies at addresses alone, and deploy.http = false")
     return None
+
+
+def not_here() -> Stop:
+    """Return why a way back can't be gone that is not on this board."""
+    return Stop(Code.PASSIVE, "the way back to it does not lie on this board any more")

@@ -196,7 +196,7 @@ class DeployMachine:
             return True
         place = self._means.where(order.desired.variant)
         if place is BasePlace.NOWHERE and (order.terms.back or order.variant is None):
-            return self._end(State.REFUSED, Stop(Code.PASSIVE, "the way back to it does not lie on this board any more"))
+            return self._end(State.REFUSED, checks.not_here())
         here = place is not BasePlace.NOWHERE
         if not order.terms.back and place is not BasePlace.SERVED:
             stop = checks.against_board(order, self._settings, self._means.facts(), here=here)
@@ -311,10 +311,13 @@ class DeployMachine:
     # Between states.
 
     def _sweep(self) -> None:
-        """Let go, once, of what an end left staged: a kill may have come behind the report of it."""
+        """Let go, once, of what an end left staged, and of what came of a file that lies in its place: a kill may have come between."""
         row = self._memory.current()
-        if not self._swept and row is not None and row.state in FINAL and self._means.where(self._desired().variant) is BasePlace.STAGED:
-            self._means.drop()
+        if not self._swept and row is not None:
+            if row.state in FINAL and self._means.where(self._desired().variant) is BasePlace.STAGED:
+                self._means.drop()
+            elif row.state not in (State.OFFERED, State.FETCHING):
+                self._means.forget_file()
         self._swept = True
 
     def _over(self, order: DeployOrder) -> bool:

@@ -114,6 +114,7 @@ class DeployMeans(Protocol):
     def probe(self, commit: bytes, terms: DeployTerms) -> None: ...  # begins, in a process of its own
     def probed(self) -> Probed | None: ...  # None: it is under way
     def cease(self) -> None: ...  # no more is fetched or probed for now; what is here stays
+    def forget_file(self) -> None: ...  # what came of a file goes
     def drop(self) -> None: ...  # what was staged or fetched goes
     def soak(self, commit: bytes, learned: str) -> None: ...  # serves what is staged, or the way back
     def revert(self, reason: str) -> None: ...

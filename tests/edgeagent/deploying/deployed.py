@@ -82,7 +82,7 @@ class HereMeans(BoardMeans):
 
     def stage(self, desired: Desired, variant: Variant) -> None:
         places.stage(self._lineage, variant, self._coming / "file", number=desired.number, now=0)
-        self._discard()
+        self.forget_file()
 
     def probe(self, commit: bytes, terms: DeployTerms) -> None:
         self.tried = commit, terms

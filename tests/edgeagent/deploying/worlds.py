@@ -180,6 +180,11 @@ class FakeMeans:
     def cease(self) -> None:
         self.probing = 0
 
+    def forget_file(self) -> None:
+        if self.disk.fetched:
+            self.disk.write()
+            self.disk.fetched = 0
+
     def drop(self) -> None:
         if self.disk.staged or self.disk.fetched:
             self.disk.write()
