@@ -30,7 +30,6 @@ from edgeagent.training.guard import Score
 from modelwire.deploying.reports import Code, DeviceFigures
 from modelwire.errors import ModelError, ModelWireError
 from modelwire.tensors import F32
-from modelwire.tflite.file import contract
 
 from .means import Probed, Stop
 
@@ -235,7 +234,7 @@ def _try_variant(open_model: OpenModel, file: bytes, model: str, samples: Sample
 def _try(open_model: OpenModel, file: bytes, model: str, samples: Samples, clock: Clock) -> _Tried:
     opened = open_model(file, model)
     try:
-        x = samples.x if len(samples) else np.zeros((1, *contract(file, model=model).x_shape), np.float32)
+        x = samples.x if len(samples) else np.zeros((1, *samples.x.shape[1:]), np.float32)
         output = opened.evaluate(x)
         score = guard.score(output, samples) if len(samples) else None
         return _Tried(score, bool(np.isfinite(output).all()), _micros(opened, x[:1], clock))
