@@ -257,6 +257,13 @@ class WrongFleet(WireError):
     hint = "give both sides the same fleet.pub"
 
 
+class DesiredRefused(WireError):
+    """A desired that the right key sealed counts no more: a newer one was taken, its time is over, or it has another's number."""
+
+    code = 96
+    text = "{device}/{model}: desired {number} is not taken: {reason}"
+
+
 class IndexOutOfRange(WireError):
     code = 46
     text = "tensor {tensor}: index {index} is outside the tensor's {size} entries, or indices do not rise"
@@ -437,14 +444,6 @@ class SubnormalsFlushed(KernelError):
     hint = "some library built with -ffast-math changed the floating-point control word of this process"
 
 
-def all_errors() -> list[type[ModelWireError]]:
+def all_errors(of: type[ModelWireError] = ModelWireError) -> list[type[ModelWireError]]:
     """Return every error class, parents before children, in order of definition. docs/errors.md is held against it."""
-    classes: list[type[ModelWireError]] = []
-
-    def walk(cls: type[ModelWireError]) -> None:
-        classes.append(cls)
-        for child in cls.__subclasses__():
-            walk(child)
-
-    walk(ModelWireError)
-    return classes
+    return [of, *(cls for child in of.__subclasses__() for cls in all_errors(child))]

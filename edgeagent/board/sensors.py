@@ -62,6 +62,14 @@ class Sensors:
                 return int(words[1]) * 1024
         return 0
 
+    def available(self) -> int:
+        """Return the bytes of memory that can be had without swapping; 0 when the kernel does not say."""
+        for line in _text(self.proc / "meminfo").splitlines():
+            words = line.split()
+            if words[:1] == ["MemAvailable:"] and len(words) > 1 and words[1].isdigit():
+                return int(words[1]) * 1024
+        return 0
+
     def _of(self, process: int | None) -> Path:
         return self.proc / ("self" if process is None else str(process))
 

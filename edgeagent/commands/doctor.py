@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
+from edgeagent.deploying.telling import desired_here, line_of
 from edgeagent.link import certificate, link_state, looking, unread
 from edgeagent.service import befallen
 from edgeagent.settings.reading import Loaded
@@ -23,7 +24,7 @@ from edgeagent.state.keys import read_board, read_fleet
 from edgeagent.state.lineage import FORKED
 from edgeagent.state.looking import KEY, SPOOL_GONE, Glance, look_at
 from edgeagent.state.trust import SAME_FLEET
-from edgeagent.troubles import naming
+from edgeagent.troubles import naming, places
 from edgecommon import access, disk
 from edgecommon.printing import Answer, lines_of
 from modelwire import kernels
@@ -111,6 +112,8 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
                 for what, key, check in ((name, "model", _model), ("centre", "welcome", welcome), ("budget", "budget", _budget)):
                     found = _check(what, partial(check, device, name), loaded)
                     yield replace(found, key=key, model=name)
+                if (desired := _desired(device, name)) is not None:
+                    yield desired
     except ModelWireError as e:
         yield from _broker(loaded, None)
         yield Finding("state", False, e.message, e.next_step, naming.name_in(e, loaded))
@@ -143,7 +146,7 @@ def _wanted(args: argparse.Namespace) -> bool:
 
     try:
         loaded = load(args)
-        bases = {m.name: loaded.state / "models" / m.name / "base.tflite" for m in loaded.settings.models}
+        bases = {m.name: places.base_of(loaded.state / "models" / m.name) for m in loaded.settings.models}
         return not all(int8_head.trains(path.read_bytes(), model=name) for name, path in bases.items())
     except (ModelWireError, OSError):
         return True
@@ -321,7 +324,7 @@ def _disk(loaded: Loaded, device: Glance) -> str | Finding:
         return Finding("disk", False, f"the agent waits: {message}", hint, name)
     if (full := disk.refusal(loaded.state)) is not None:
         return Finding("disk", False, full.message, full.next_step, naming.name_of(full))
-    need = SPARE + sum(3 * len(m.store.base()) for m in device.lineages.values())
+    need = SPARE + sum(3 * m.manifest.file_size for m in device.lineages.values())
     free = shutil.disk_usage(loaded.state).free
     if free < need:
         text = f"{free // 2**20} MiB are free at {loaded.state}, {need // 2**20} should be"
@@ -343,6 +346,13 @@ def _model(device: Glance, name: str) -> str | Finding:
     model = runtime.load().open(file, model=name)
     fallback = f" (without the default delegate: {model.fallback})" if model.fallback else ""
     return f"@{lineage.head().version} opens: {model.runtime_key}{fallback}"
+
+
+def _desired(device: Glance, name: str) -> Finding | None:
+    """Return how far the newest desired is; None where nothing was desired yet."""
+    assert device.database is not None and device.trust is not None  # there are no lineages without
+    here = desired_here(device.database, device.trust, name)
+    return None if here is None else Finding("desired", True, line_of(here, device.settings.model(name)), key="desired", model=name)
 
 
 def _budget(device: Glance, name: str) -> str | Finding:

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from edgeagent.deploying.telling import desired_here, document_of, line_of
 from edgeagent.link import certificate, link_state, unread
 from edgeagent.planning.conditions import longest_wait
 from edgeagent.planning.telling import because
@@ -125,13 +126,16 @@ def _certificate(loaded: Loaded, device: str) -> dict[str, Any] | None:
 
 def _model(device: Glance, lineage: Lineage) -> dict[str, Any]:
     head, (verified, stored) = lineage.head(), lineage.known()
-    longest = longest_wait(device.settings.model(lineage.name))
+    settings = device.settings.model(lineage.name)
+    longest = longest_wait(settings)
     waiting = lineage.outbox.waiting()
     last = next((r for r in lineage.versions(50) if r["samples"]), None)  # a snapshot has none
     spool = device.spool
     held, new = (None, None) if spool is None else (spool.count(lineage.name), spool.count(lineage.name, after=head.trained_id))
     wish, taking = lineage.wish(), lineage.takings.current()
     left, wait, quiet = journal.read(lineage.journal), lineage.waiting(), lineage.quiet()
+    assert device.database is not None and device.trust is not None  # there are no lineages without
+    desired = desired_here(device.database, device.trust, lineage.name)
     if left is not None and left.facts.round != head.rounds + 1:
         left = None  # of a round that is over
     return {
@@ -154,6 +158,7 @@ def _model(device: Glance, lineage: Lineage) -> dict[str, Any]:
             "round": left.facts.round, "mode": left.facts.mode, "done": left.done, "steps": left.facts.steps,
             "slots_kept": left.facts.whole,
         },
+        "desired": document_of(desired, lineage, settings), "desired_says": "" if desired is None else line_of(desired, settings),
         "pays": head.look,
         "sends": None if (sends := lineage.plans.waits(time.time(), longest)) is None else {
             "updates": sends.count, "bytes": sends.size, "reason": because(sends.document), "until": sends.until,
@@ -189,6 +194,8 @@ def _lines(m: dict[str, Any]) -> list[str]:
         out.append(f"  would like its last model back: {what}; {then}")
     if (coming := m["taking"]) is not None:
         out.append(f"  an update comes in parts: {coming['parts']} of {coming['of'] or '?'}, {coming['bytes']} of {coming['size']} bytes")
+    if m["desired_says"]:
+        out.append(f"  {m['desired_says']}")
     if m["waits"] is not None:
         out.append(f"  training waits: {m['waits']['reason']}; until {m['waits']['until']}")
     if (held := m["sends"]) is not None:

@@ -28,13 +28,12 @@ CHECKED_MAX = 16  # samples that are compared
 
 
 def looked_at(
-    runtime: Runtime, spool: Spool, state: Path, model: str, *, base: bytes, until: int, say: Callable[[int], None]
+    runtime: Runtime, spool: Spool, model: str, *, base: bytes, file: Path, until: int, say: Callable[[int], None]
 ) -> dict[str, Any]:
     """Compute the features that are missing and return what was found out. For the process that has the runtime.
 
-    say: told how many are done. until: 0 for none at all.
+    base: the commit of the base in `file`. say: told how many are done. until: 0 for none at all.
     """
-    file = state / "models" / model / "base.tflite"
     extractor = Extractor(runtime, file, model=model)
     with mapped(file) as data:
         schema, flat = tflite_file.read_tensors(data, model=model)

@@ -34,15 +34,16 @@ class Extraction:
     """One run of the other process."""
 
     def __init__(
-        self, state: Path, model: str, *, base: bytes, until: int, share: float = 1.0, clock: Clock | None = None,
+        self, state: Path, model: str, *, base: bytes, file: Path, until: int, share: float = 1.0, clock: Clock | None = None,
         seconds: int = SAMPLE_SECONDS,
     ) -> None:  # fmt: skip
-        """state: the agent's folder; base: the commit of the model's base; until: the newest sample that counts, 0 for none at all.
+        """state: the agent's folder; base: the commit of the model's base, whose file is `file`; until: the newest sample that counts,
+        0 for none at all.
 
         share: of one core that it takes: it rests between samples. seconds: of processor time for each, after which it is ended.
         """
         self.model, self._clock = model, clock or Clock()
-        words = [str(state), model, base.hex(), str(until), str(share), str(seconds)]
+        words = [str(state), model, base.hex(), str(file), str(until), str(share), str(seconds)]
         command = [sys.executable, "-m", "edgeagent.features.extraction", *words]
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
@@ -106,8 +107,9 @@ def main(words: Sequence[str], clock: Clock | None = None) -> int:
 
     from .agreement import looked_at
 
-    state, model, base, until, share = Path(words[0]), words[1], bytes.fromhex(words[2]), int(words[3]), float(words[4])
-    seconds = int(words[5]) if len(words) > 5 else SAMPLE_SECONDS
+    state, model, base, file = Path(words[0]), words[1], bytes.fromhex(words[2]), Path(words[3])
+    until, share = int(words[4]), float(words[5])
+    seconds = int(words[6]) if len(words) > 6 else SAMPLE_SECONDS
 
     def say(**what: Any) -> None:
         print(json.dumps(what), flush=True)
@@ -125,7 +127,7 @@ def main(words: Sequence[str], clock: Clock | None = None) -> int:
     _allow(seconds)
     try:
         with Spool(state) as spool:
-            say(**looked_at(runtime.load(), spool, state, model, base=base, until=until, say=computed))
+            say(**looked_at(runtime.load(), spool, model, base=base, file=file, until=until, say=computed))
     except ModelWireError as e:
         if not isinstance(e, _TOLD):
             raise

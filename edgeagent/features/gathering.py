@@ -52,8 +52,9 @@ class FeaturesWanted:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was found out about a model's head since the agent started."""
+    """What was found out about the head of a model's base since the agent started."""
 
+    base: bytes  # commit
     output_head: OutputHead
     notes: Notes
     runtime_key: str
@@ -143,7 +144,7 @@ class Extractors:
         """Have the features computed that the samples lack, and return what is known of the head. Yields and raises as `gather` does."""
         base = wanted.base
         known, ids = self.known.get(base.model), self.spool.ids(base.model, until=wanted.until)
-        if known is None or self._kept(base, known).missing(ids):
+        if known is None or known.base != base.commit or self._kept(base, known).missing(ids):
             _check_size(base.model, featured_notes(base.file, base.model)[0].head, len(ids))
             known = yield from self._find_out(wanted)
         return known
@@ -171,9 +172,11 @@ class Extractors:
         base, until = wanted.base, wanted.until
         notes, batch = featured_notes(base.file, base.model)
         assert notes.head is not None  # `featured_notes` has seen to it
-        told = yield from Extraction(self.state, base.model, base=base.commit, until=until, share=wanted.share, clock=self.clock).result()
+        told = yield from Extraction(
+            self.state, base.model, base=base.commit, file=base.file, until=until, share=wanted.share, clock=self.clock
+        ).result()
         output_head = replace(output_head_of(notes.head, base.schema), logits=told["logits"])
-        known = Known(output_head, notes, told["runtime"], batch)
+        known = Known(base.commit, output_head, notes, told["runtime"], batch)
         if until:  # without samples nothing was compared
             self.known[base.model] = known
         return known

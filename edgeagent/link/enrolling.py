@@ -12,12 +12,12 @@ from collections.abc import Callable
 from edgeagent.settings.tree import LinkSettings
 from edgeagent.state.claim import BoardClaim
 from edgeagent.state.history import QUARANTINE, Board
+from edgeagent.system.backoff import Backoff
 from modelwire.errors import LinkError
 from modelwire.names import ALL
 from modelwire.wire import records, topics
 from modelwire.wire.records import Enrol
 
-from .backoff import Backoff
 from .transport import Transport
 
 _log = logging.getLogger("edgeagent.enrolling")

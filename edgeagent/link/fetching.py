@@ -7,11 +7,9 @@ from collections.abc import Callable
 
 from edgeagent.state.answers import Answered
 from edgeagent.state.lineage import Lineage
-from modelwire.wire import parts
-from modelwire.wire.parts import WANTED_AT_ONCE
+from edgeagent.system.backoff import Backoff
+from modelwire.wire.parts import WANTED_AT_ONCE, Part
 from modelwire.wire.records import Transfer, Wanted
-
-from .backoff import Backoff
 
 _log = logging.getLogger("edgeagent.session")
 Ask = Callable[[Wanted], None]
@@ -53,9 +51,9 @@ class Fetch:
         elif not self._awaited:  # said again at each welcome, and while parts come
             self._due = now
 
-    def arrived(self, data: bytes, now: float) -> Answered | None:
+    def arrived(self, part: Part, now: float) -> Answered | None:
         """Keep a part, and return the command's answer when it was the last one. Raises WireError for one that is not proven."""
-        if not self._lineage.takings.keep(parts.parse(data)):
+        if not self._lineage.takings.keep(part):
             return None
         self._awaited = max(0, self._awaited - 1)
         self._backoff.reset()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.settings.tree import LinkSettings
+from edgeagent.system.backoff import Backoff
 from edgeagent.system.deferred import defer
 from edgecommon import reaching
 from edgecommon.broker import Tenure, redacted
@@ -25,7 +26,6 @@ from modelwire import limits
 from modelwire.errors import LinkError, ModelWireError, TooLarge
 
 from . import certificate
-from .backoff import Backoff
 from .credentials import described, parse_broker, password_of, tls_of
 from .transport import Accepted, Arrived, Connected, Event, Lost, Will, Woken
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from edgeagent.deploying.machine import DeployMachine
 from edgeagent.planning.conditions import longest_wait
 from edgeagent.planning.pace import UplinkPace
 from edgeagent.settings.tree import ModelSettings
@@ -19,6 +20,7 @@ from edgeagent.state.history import CHALLENGE, OK
 from edgeagent.state.lineage import FOREIGN, REWOUND, Lineage
 from edgeagent.state.outbox import Waiting
 from edgeagent.state.outcome import said as listed
+from edgeagent.system.backoff import Backoff
 from modelwire.errors import LinkError, TooLarge
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import parts, records, routes, topics
@@ -30,7 +32,6 @@ from modelwire.wire.records import (
     Level,
     Receipt,
     Record,
-    Report,
     Response,
     Transfer,
     Unknown,
@@ -41,7 +42,6 @@ from modelwire.wire.records import (
 from modelwire.wire.welcome import check_numbers, key_in
 
 from .agreeing import Agreement
-from .backoff import Backoff
 from .device_side import DeviceSide
 from .fetching import Fetch
 from .metered import Leaving
@@ -50,7 +50,6 @@ from .upload import Upload
 
 _log = logging.getLogger("edgeagent.session")
 PAUSE = 1.0  # seconds after something could not be sent
-DEPLOYS_NOTHING = "this release deploys nothing"
 
 
 class Session:
@@ -58,13 +57,13 @@ class Session:
 
     def __init__(
         self, side: DeviceSide, lineage: Lineage, settings: ModelSettings, may_wait: Callable[[], bool] = lambda: True, *,
-        interrupt: Callable[[], None],
+        interrupt: Callable[[], None], deploying: DeployMachine,
     ) -> None:  # fmt: skip
         """interrupt: gives up the round of this model that is under way: it stands on what is to be forgotten.
 
-        may_wait: whether updates that were decided to wait may do so in this run.
+        may_wait: whether updates that were decided to wait may do so in this run. deploying: what becomes of what is desired.
         """
-        self.lineage, self.settings = lineage, settings
+        self.lineage, self.settings, self.deploying = lineage, settings, deploying
         self._side, self._interrupt, self._may_wait = side, interrupt, may_wait
         link, rng = side.link, side.rng
         self._online = False
@@ -114,10 +113,12 @@ class Session:
         self._hello_due = self._resend_due = now
         self._verify_due = now + self._side.link.resend
         self._fetch.connected(now)
+        self.deploying.connected()
 
     def lost(self) -> None:
         self._online = self._answered = self._welcomed = False
         self._challenged = 0
+        self.deploying.unlinked()
         self._agreement.forget()
         self._on_the_way.clear()
         self._sent.clear()
@@ -140,7 +141,9 @@ class Session:
         Raises WireError for what is not a record that this fleet's centre says about this model; nothing was changed then.
         """
         if topic.leaf == "part" and data.startswith(parts.MAGIC):
-            self._answer(self._fetch.arrived(data, now))
+            part = parts.parse(data)
+            if not self.deploying.arrived(part, len(data), now):
+                self._answer(self._fetch.arrived(part, now))
             self.lineage.serve()
             return
         signed = records.parse(data)
@@ -156,11 +159,12 @@ class Session:
         elif isinstance(record, Wait):
             self._quiet.keep(record.seconds, record.reason, now)
         elif isinstance(record, Desired):
-            self._take_desired(record)
+            self.deploying.take(record, data)
         elif isinstance(record, Wanted):
             self._take_wanted(record)
         elif isinstance(record, Transfer):
-            self._fetch.described(record, data, now)
+            if not self.deploying.described(record, now):
+                self._fetch.described(record, data, now)
         elif isinstance(record, Response):  # never answered: two sides that don't understand each other would go on for ever
             _log.warning("%s: the centre answered %d: %s", self.name, record.number, record.text)
         elif isinstance(record, Unknown):
@@ -186,6 +190,7 @@ class Session:
         try:
             if now >= self._hello_due:
                 self.say_hello(now)
+            self._tell_news()
             if head.epoch and not head.blocked:
                 self._ask_for_verdicts(now)
                 self._send_again(now)
@@ -348,6 +353,7 @@ class Session:
         if self._side.enrolling.heard(self.name, w.status, now, quiet=now < self._quiet(now)):
             self._hello_due, self._answered = now, False  # right behind the enrolment: what it has come to is in the next welcome
         if w.status == OK:
+            self.deploying.linked(now)
             self._welcomed = True
             self._hello.reset()
             self._hello_due = now if went_back else now + self._side.link.hello_every  # the next one asks again, or tells what is lost
@@ -416,17 +422,11 @@ class Session:
         except LinkError as e:  # the command comes again until it is answered
             _log.debug("%s: %s", self.name, e.message)
 
-    def _take_desired(self, d: Desired) -> None:
-        """Say, once, that nothing comes of it here."""
-        if d.number <= self.lineage.reported() or self._side.trust.time > d.expiry:
-            return
-        try:
-            self._send("report", Report(*self._names(), d.number, d.variant, "refused", d.phase, "", 0, None, None, DEPLOYS_NOTHING))
-        except LinkError as e:  # what is desired comes again
-            _log.debug("%s: %s", self.name, e.message)
-            return
-        self.lineage.set_reported(d.number)
-        _log.warning("%s: the centre wants the variant %s: %s", self.name, d.variant.hex()[:12], DEPLOYS_NOTHING)
+    def _tell_news(self) -> None:
+        """Send what there is to say of a variant. Raises LinkError; what did not leave waits on."""
+        for record in self.deploying.news:
+            self._send("part" if isinstance(record, Wanted) else "report", record)
+            self.deploying.sent(record)
 
     def _take_wanted(self, w: Wanted) -> None:
         if (upload := next((one for one in self._uploads.values() if one.transfer.id == w.id), None)) is not None:

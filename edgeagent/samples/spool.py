@@ -315,6 +315,13 @@ class Spool:
         )
 
     @by_name
+    def picked(self, model: str, ids: Iterable[int]) -> Samples:
+        """Return the samples with these ids, in their order; those that are gone are left out."""
+        asked = "SELECT id, class, x, target FROM sample WHERE model=? AND id=?"
+        found = [self._db.maybe(asked, model, sample) for sample in ids]
+        return _collect([row for row in found if row is not None], self.shape(model))
+
+    @by_name
     def ids(self, model: str, *, until: int) -> NDArray[np.int64]:
         """Return the ids of the samples up to `until`, rising."""
         rows = self._db.all("SELECT id FROM sample WHERE model=? AND id<=? ORDER BY id", model, until)

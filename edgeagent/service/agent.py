@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from edgeagent.board.sensors import Memory, Sensors
+from edgeagent.deploying.board_means import MakeMachine, deploy_machine
 from edgeagent.features.gathering import Extractors
 from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.device_side import DeviceSide
 from edgeagent.link.enrolling import Enrolling
 from edgeagent.link.link_state import LinkState, connected_again, note
 from edgeagent.link.metered import MeteredLink
-from edgeagent.link.session import Session
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift, opening
 from edgeagent.rounds.journal import Interrupted
@@ -39,6 +39,8 @@ from .counting import BoardCounts
 from .disk_wait import DiskWait
 from .goal import Goal, all_forked, out_of_time, session_taken, settled
 from .running import Running
+from .talks import talks
+from .told_rounds import tell_round
 from .watched import WatchedLoop, told
 
 _log = logging.getLogger("edgeagent")
@@ -64,12 +66,13 @@ class Agent:
     extractors: Extractors | None = None  # what mode features needs
     certificate: OwnCertificate | None = None  # for the broker, where this device has one
     systemd: Systemd = field(default_factory=partial(Systemd, {}))  # by default it is told nothing
+    deploys: MakeMachine = deploy_machine  # what becomes of what is desired
 
     def __post_init__(self) -> None:
         self.reports: list[RoundReport] = []
         self.stopping, self._goal = "", Goal()
         self._round: Running | None = None
-        self._memory, self._allowance = Memory(self.sensors), Allowance(self.device, self.sensors, self.clock)
+        self._memory = Memory(self.sensors)
         self._last = self._ousted = ""  # the model that trained last; why another client has the name
         self._done_once, self._told = set[str](), dict[str, str]()
         self._link: LinkState | None = None  # in this run
@@ -83,10 +86,11 @@ class Agent:
             self.transport, d.settings.link, d.spool, d.trust, enrolling, self.release, self.rng, self.clock.wall,
             self.certificate, self._counts.month,
         )  # fmt: skip
-        self.sessions = {
-            name: Session(side, lineage, d.settings.model(name), partial(self._may_wait, name), interrupt=partial(self._interrupt_of, name))
-            for name, lineage in d.lineages.items()
-        }
+        self.sessions = talks(
+            d, side, self.clock, self.deploys, may_wait=self._may_wait, interrupt=self._interrupt_of, idle=self._idle
+        )
+        held = {name: session.deploying.holds_training for name, session in self.sessions.items()}
+        self._allowance = Allowance(d, self.sensors, self.clock, held)
 
     def stop(self, why: str) -> None:
         """End `run` soon; a round under way is taken up by the next one. May be called from a signal handler."""
@@ -116,6 +120,9 @@ class Agent:
                     self._yield(goal)
                 now = self.clock.monotonic()
                 for session in self.sessions.values():
+                    with self._disk.minded():
+                        if goal.endless and not self._disk.waits:
+                            session.deploying.tick(now)
                     with self._disk.minded():  # hello goes all the same
                         session.tick(now)
                 with self._disk.minded():
@@ -130,6 +137,7 @@ class Agent:
             self.transport.close(self._presence(boot, False))
             for session in self.sessions.values():
                 session.lost()
+                session.deploying.close()
             self._counts.close()
         if self.stopping:
             _log.info("stopped: %s", self.stopping)
@@ -142,7 +150,7 @@ class Agent:
         if self._disk.holds_enough:
             self.clock.sleep(IDLE)
             return
-        due = min([s.next_due() for s in self.sessions.values()], default=float("inf"))
+        due = min([min(s.next_due(), s.deploying.due) for s in self.sessions.values()], default=float("inf"))
         wait = max(0.0, min(IDLE if self._round is None or self._round.pauses is not None else self._round.rests - now, IDLE, due - now))
         event = self.transport.poll(IDLE if self._disk.waits else wait)
         for _ in range(MESSAGES):
@@ -386,22 +394,7 @@ class Agent:
         self.reports.append(report)
         del self.reports[:-REPORTS]
         self._done_once.add(report.model)
-        o = report.outcome
-        speed = f"{o.steps} steps, {o.steps / max(report.seconds, 1e-9):.0f} a second"
-        if not report.accepted:
-            _log.warning("%s: round %d rejected: %s (%s)", report.model, report.round, report.reason, speed)
-            return
-        assert o.before is not None and o.after is not None
-        accuracy = "" if o.after.accuracy is None else f", accuracy {o.before.accuracy:.3f} -> {o.after.accuracy:.3f}"
-        _log.info(
-            "%s: round %d is @%d: held-out loss %.4f -> %.4f%s; %s of %d bytes, %d of %d weights; %s",
-            report.model, report.round, report.version, o.before.loss, o.after.loss, accuracy, report.kind, report.bytes, report.kept,
-            report.weights, speed,
-        )  # fmt: skip
-        if report.decided is not None:
-            _log.info("%s: @%d: %s", report.model, report.version, report.decided.plan.reason)
-        if report.note:
-            _log.warning("%s: %s", report.model, report.note)
+        tell_round(report)
 
     def _interrupt(self) -> None:
         """Leave the round under way for another time."""
@@ -423,8 +416,11 @@ class Agent:
         return True
 
     def _interrupt_of(self, name: str) -> None:
-        if self._round is not None and self._round.lineage.name == name:
+        if not self._idle(name):
             self._interrupt()
+
+    def _idle(self, name: str) -> bool:
+        return self._round is None or self._round.lineage.name != name
 
     def _may_wait(self, name: str) -> bool:
         """Return whether updates may wait for others in this run: one that ends sends all that it has first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable, Mapping
 
 from edgeagent.board import budget
 from edgeagent.board.budget import Pauses, TrainingWait
@@ -26,8 +27,11 @@ _log = logging.getLogger("edgeagent")
 class Allowance:
     """What the budgets of all models say at this moment; `edgeagent status` reads of it in the database."""
 
-    def __init__(self, device: DeviceFolder, sensors: Sensors, clock: Clock) -> None:
-        self._device, self._clock = device, clock
+    def __init__(
+        self, device: DeviceFolder, sensors: Sensors, clock: Clock, held: Mapping[str, Callable[[], TrainingWait | None]] | None = None
+    ) -> None:
+        """held: by model, what else keeps it from training: a variant that is tried."""
+        self._device, self._clock, self._held = device, clock, held or {}
         self._pauses = {name: Pauses(device.settings.model(name).budget, sensors) for name in device.lineages}
         self._told: dict[str, TrainingWait | None] = dict.fromkeys(device.lineages, TrainingWait("", ""))  # what an earlier run left there
         self._unfit: dict[str, tuple[float, TrainingWait]] = {}
@@ -48,7 +52,8 @@ class Allowance:
         """Return whether this model may not train now, and let others know why."""
         now = self._clock.monotonic()
         until, unfit = self._unfit.get(lineage.name, (0.0, None))
-        wait = self._for_last_model(lineage, now)
+        held = self._held.get(lineage.name)
+        wait = self._for_last_model(lineage, now) or (held() if held is not None else None)
         if wait is None:
             wait = unfit if now < until else self._pauses[lineage.name].look(now, self._clock.wall())
         self._tell(lineage, wait)

@@ -206,6 +206,18 @@ class PrivacySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DeploySettings:
+    """What may come down: other bases that the fleet's root key vouches for. A model may override each."""
+
+    accept: str = setting(
+        "auto", "auto takes a variant over as its rollout says; ask waits for edgeagent desired accept; never leaves this board out.",
+        choices=("auto", "ask", "never"),
+    )  # fmt: skip
+    max_bytes: int = setting(0, "A variant whose file is larger is refused; 0: no limit.", unit="bytes", least=0)
+    http: bool = setting(True, "Whether a file may be fetched from the addresses of a rollout; false refuses one that lies there alone.")
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSettings:
     """The models on this device."""
 
@@ -247,6 +259,7 @@ class ModelSettings:
     card: CardSettings = CardSettings()
     privacy: PrivacySettings = PrivacySettings()
     prices: PricesSettings = PricesSettings()
+    deploy: DeploySettings = DeploySettings()
     profile: str = "ethernet"  # of the link, which all models share
 
 
@@ -263,6 +276,7 @@ class Settings:
     card: CardSettings = CardSettings()
     privacy: PrivacySettings = PrivacySettings()
     prices: PricesSettings = PricesSettings()
+    deploy: DeploySettings = DeploySettings()
     store: StoreSettings = StoreSettings()
     outbox: OutboxSettings = OutboxSettings()
     spool: SampleSettings = SampleSettings()
@@ -277,9 +291,9 @@ class Settings:
 SECTIONS: dict[str, type[Any]] = {
     "device": DeviceSettings, "link": LinkSettings, "train": TrainSettings, "budget": BudgetSettings, "update": UpdateSettings,
     "anomaly": AnomalySettings, "card": CardSettings, "privacy": PrivacySettings, "prices": PricesSettings,
-    "store": StoreSettings, "outbox": OutboxSettings, "spool": SampleSettings, "log": LogSettings,
+    "deploy": DeploySettings, "store": StoreSettings, "outbox": OutboxSettings, "spool": SampleSettings, "log": LogSettings,
 }  # fmt: skip
-PER_MODEL = ("train", "budget", "update", "anomaly", "card", "privacy", "prices")
+PER_MODEL = ("train", "budget", "update", "anomaly", "card", "privacy", "prices", "deploy")
 
 
 def keys() -> list[str]:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "agent_tables", "answers", "claim", "commands", "doubts", "folder", "forgetting", "history", "keys", "lineage", "looking",
+    "agent_tables", "answers", "beside", "claim", "commands", "doubts", "folder", "forgetting", "history", "keys", "lineage", "looking",
     "models", "new_folder", "outbox", "outcome", "slots", "taking", "trust",
 ]  # fmt: skip

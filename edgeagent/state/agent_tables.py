@@ -9,8 +9,10 @@ from edgeagent.troubles import noted
 from edgecommon.sqlite import Database
 from modelwire.errors import OldWire
 
+from .beside import rows as beside
+
 FILE = "edgeagent.db"
-RELEASE = 7
+RELEASE = 8
 FIRST = 4  # that speaks wire 1 as it is final; folders before it are refused
 
 _LAST_MODEL = """
@@ -64,8 +66,11 @@ CREATE TABLE trust (                            -- the newest two trust records,
 
 CREATE TABLE model (
     name TEXT PRIMARY KEY,
-    manifest BLOB NOT NULL,                     -- of the base, as modelwire encodes it
+    manifest BLOB NOT NULL,                     -- of the base that the head is on, as modelwire encodes it
     base_commit BLOB NOT NULL,
+    place TEXT NOT NULL DEFAULT '',             -- folder of that base in the model's; empty: that one itself
+    first_commit BLOB NOT NULL,                 -- of the base that the epoch began with
+    based INTEGER NOT NULL DEFAULT 0,           -- the version that went over to that base last; 0: none did
     slot TEXT NOT NULL,                         -- 'a' or 'b': where the head's files are
     file_sha256 BLOB NOT NULL,
     private_sha256 BLOB NOT NULL,
@@ -152,7 +157,7 @@ CREATE TABLE waiting (            -- why a running agent does not train
     until TEXT NOT NULL,
     at INTEGER NOT NULL                         -- Unix seconds
 ) WITHOUT ROWID;
-""" + _LAST_MODEL + _PLANNING + spending.TABLES + noted.TABLE
+""" + _LAST_MODEL + _PLANNING + spending.TABLES + noted.TABLE + beside.TABLES
 
 
 def migrate(database: Database) -> None:
@@ -167,16 +172,25 @@ def migrate(database: Database) -> None:
         if database.number("PRAGMA user_version") == 6:
             _make(database, spending.TABLES + noted.TABLE)
             database.run("PRAGMA user_version=7")
+        if database.number("PRAGMA user_version") == 7:
+            _make_anew(database, "model", first_commit="base_commit")
+            _make(database, beside.TABLES)
+            database.run("PRAGMA user_version=8")
     database.run("PRAGMA foreign_keys = ON")
 
 
+def _make_anew(database: Database, table: str, **further: str) -> None:
+    """Give a table the columns that it has now. further: what stands in new ones that have no default, as SQL over the old ones."""
+    start = TABLES.index(f"CREATE TABLE {table} (")
+    columns = {row["name"]: row["name"] for row in database.all(f"PRAGMA table_info({table})")} | further
+    database.run(TABLES[start : TABLES.index("\n);", start) + 2].replace(f"TABLE {table}", f"TABLE {table}_anew", 1))
+    database.run(f"INSERT INTO {table}_anew ({', '.join(columns)}) SELECT {', '.join(columns.values())} FROM {table}")
+    database.run(f"DROP TABLE {table}")
+    database.run(f"ALTER TABLE {table}_anew RENAME TO {table}")
+
+
 def _to_5(database: Database) -> None:
-    start = TABLES.index("CREATE TABLE version")
-    columns = ", ".join(row["name"] for row in database.all("PRAGMA table_info(version)"))
-    database.run(TABLES[start : TABLES.index("\n);", start) + 2].replace("TABLE version", "TABLE version_of_5", 1))
-    database.run(f"INSERT INTO version_of_5 ({columns}) SELECT {columns} FROM version")
-    database.run("DROP TABLE version")
-    database.run("ALTER TABLE version_of_5 RENAME TO version")
+    _make_anew(database, "version")
     database.run("CREATE INDEX version_by_state ON version (model, state, version)")
     database.run("CREATE INDEX version_by_parent ON version (model, parent)")
     database.insert("meta", key="fork", value=b"")

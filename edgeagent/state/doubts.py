@@ -61,7 +61,7 @@ class Doubts:
                 "SELECT b.version FROM version v JOIN version b ON b.model=v.model AND b.epoch=v.epoch AND b.version<v.version"
                 " WHERE v.model=? AND v.version=? AND b.state IN ('stored', 'verified')"
                 " AND b.version > coalesce((SELECT p.version FROM version p WHERE p.model=v.model AND p.commit_id=v.parent),"
-                " CASE WHEN v.parent=(SELECT base_commit FROM model WHERE name=v.model) THEN 0 END)",
+                " CASE WHEN EXISTS (SELECT 1 FROM model WHERE name=v.model AND v.parent IN (base_commit, first_commit)) THEN 0 END)",
                 self._model, version,
             )  # fmt: skip
             out += [int(row["version"]) for row in rows]

@@ -166,6 +166,8 @@ def _sound_model(lineage: Lineage, database: Database) -> list[str]:
     """Put a model's files in order, and its outbox; return what was swept away. Raises StateDamaged, with the name of the trouble."""
     if text := lineage.store.mend_served():
         noted.note(database, "served-gone", text, Clock().wall())
+    for trouble, text in lineage.mend_beside():
+        noted.note(database, trouble, text, Clock().wall())
     try:
         swept = lineage.repair()
     except StateDamaged as e:

@@ -13,13 +13,15 @@ from edgeagent.planning.plans import Plans
 from edgeagent.training import threshold
 from edgecommon.sqlite import Database, Row
 from modelwire.errors import ConfigError, NotWelcome, StateDamaged
-from modelwire.lattice.snap import Step
+from modelwire.lattice.candidates import Step
 from modelwire.output_head.recipe import TRAINER
 from modelwire.update.manifest import Manifest, parse_manifest
 from modelwire.wire import signing
 from modelwire.wire.keys import KeyKind, fingerprint, write_key
 
 from .answers import Answers
+from .beside import lying
+from .beside.rows import Lies, PlacedBase, PlacedBases, step_of
 from .doubts import Doubts
 from .outbox import Outbox
 from .slots import ModelStore, StoredModel
@@ -99,6 +101,8 @@ class Head:
     carded_id: int = 0
     looked_id: int = 0
     look: str = ""
+    place: str = ""  # of the base that it is on
+    based: int = 0  # the version that went over to that base last; 0: none did
 
     @property
     def next_version(self) -> int:
@@ -110,7 +114,7 @@ class History:
 
     def __init__(self, database: Database, board: Board, name: str, folder: Path, *, history: int = 0) -> None:
         """Raises ConfigError when this device has no model `name`."""
-        row = database.maybe("SELECT manifest, base_commit FROM model WHERE name=?", name)
+        row = database.maybe("SELECT manifest, base_commit, place FROM model WHERE name=?", name)
         if row is None:
             names = ", ".join(r["name"] for r in database.all("SELECT name FROM model ORDER BY name"))
             error = ConfigError(reason=f"there is no model {name!r} on this device; it has {names or 'none'}")
@@ -122,7 +126,8 @@ class History:
         self.base_commit: bytes = row["base_commit"]
         own = database.maybe("SELECT value FROM meta WHERE key=?", STATE_OF + name)
         self.state: bytes = (own or database.one("SELECT value FROM meta WHERE key='state'"))["value"]  # what its epoch is granted to
-        self.store = ModelStore(folder / "models" / name, self.manifest)
+        self.store = ModelStore(folder / "models" / name, self.manifest, row["place"])
+        self.beside = PlacedBases(database, name)
         self.outbox = Outbox(database, name)
         self.answers = Answers(database, name)
         self.takings = Takings(database, name, self.store.folder)
@@ -134,6 +139,17 @@ class History:
         self.history = history
         self._db = database
 
+    def reload(self) -> bool:
+        """Follow the model to the base that it is on now, which another process may have brought; return whether that is another one."""
+        row = self._db.one("SELECT base_commit, place FROM model WHERE name=?", self.name)
+        if (row["base_commit"], row["place"]) == (self.base_commit, self.store.place):
+            return False
+        row = self._db.one("SELECT manifest, base_commit, place FROM model WHERE name=?", self.name)
+        self.manifest, self.base_commit = parse_manifest(row["manifest"]), row["base_commit"]
+        self.store.manifest, self.store.place = self.manifest, row["place"]
+        self.costs = Costs(self._db, self.base_commit)
+        return True
+
     @property
     def fixed_bytes(self) -> int:
         """Bytes of every update: the names, and the threshold of anomalies where the model has one. Raises ModelError."""
@@ -143,20 +159,31 @@ class History:
         r = self._db.one("SELECT * FROM model WHERE name=?", self.name)
         return Head(
             r["slot"], r["file_sha256"], r["private_sha256"], r["head_version"], r["head_commit"], r["last_version"], r["epoch"],
-            r["welcome"], r["blocked"], tuple(json.loads(r["widen"])), _step(r["step"]),
+            r["welcome"], r["blocked"], tuple(json.loads(r["widen"])), step_of(r["step"]),
             r["rounds"], r["trained_id"], r["trained_at"], r["runtime"], r["carded_id"], r["looked_id"], r["look"],
+            r["place"], r["based"],
         )  # fmt: skip
 
     def load(self) -> StoredModel:
         """Return the head's model. Raises StateDamaged."""
         while True:
+            self.reload()
             head = self.head()
             try:
                 return self.store.load(head.slot, head.file_sha256, head.private_sha256)
             except StateDamaged:
-                if self.head().file_sha256 == head.file_sha256:
+                now = self.head()
+                if (now.file_sha256, now.place) == (head.file_sha256, head.place) and not self.reload():
                     raise
-                # A reader beside a running agent: two rounds have passed meanwhile, and the slot was written again.
+                # A reader beside a running agent: two rounds have passed meanwhile, and the slot was written again; or it went over.
+
+    def beside_store(self, placed: PlacedBase) -> ModelStore:
+        """Return the files of a base that lies beside the one that the head is on."""
+        return self.store.at(placed.place, placed.parsed())
+
+    def load_beside(self, placed: PlacedBase) -> StoredModel:
+        """Return the model of such a base, which has a slot. Raises StateDamaged."""
+        return self.beside_store(placed).load(placed.slot, placed.file_sha256, placed.private_sha256)
 
     def versions(self, limit: int = -1) -> list[Row]:
         """Return the rows of the log, newest first."""
@@ -202,12 +229,41 @@ class History:
         """Bring the files in line with the database after a kill, and return what was swept away. Raises StateDamaged."""
         self.load()
         self.serve()  # before the other slot goes: the link may lead there still
-        return self.store.tidy(self.head().slot) + self.takings.tidy()
+        return self.store.tidy(self.named()) + self.takings.tidy()
+
+    def named(self) -> dict[str, set[str]]:
+        """Return the places of this model's bases, each with the slots that hold a model."""
+        head = self.head()
+        out = {head.place: {head.slot}}
+        for placed in self.beside.all():
+            out.setdefault(placed.place, set()).update({placed.slot} - {""})
+        return out
+
+    def mend_beside(self) -> list[tuple[str, str]]:
+        """Let go of the bases beside the served one whose files are not whole; return (trouble, what was wrong) of each.
+
+        What soaked is not served then, and the head's model is again. Raises DiskUnwritable.
+        """
+        out = []
+        for placed in self.beside.all():
+            never = lying.incomplete(self.store.folder, placed)
+            if wrong := lying.fault(self.store.folder, placed):
+                with self._db.transaction():
+                    self.beside.drop(placed)
+                if not never:
+                    out.append((f"{'passive' if placed.lies is Lies.PASSIVE else 'variant'}-damaged", f"{self.name}: {wrong}"))
+        return out
 
     def serve(self) -> None:
-        """Let the served file, and the history, follow the head. Called after each change; a kill before it is made good at start."""
-        head = self.head()
-        self.store.serve(head.slot, head.version, self.history)
+        """Let the served file follow the head, or what soaks, and the history the head. Called after each change; a kill before it is
+        made good at start.
+        """
+        head, soaking = self.head(), self.beside.soaking()
+        if soaking is not None:
+            self.store.at(soaking.place, self.manifest).lead(soaking.slot)
+        else:
+            self.store.lead(head.slot)
+        self.store.keep(head.slot, head.version, self.history)
 
     def set_runtime(self, key: str) -> None:
         self._db.run("UPDATE model SET runtime=? WHERE name=?", key, self.name)
@@ -290,8 +346,3 @@ class History:
             return f"edgecloud devices reset {self.board.device}; where its key is in other hands: devices revoke, and a new key"
         add = f"edgecloud devices add {self.board.device} {self.board.fingerprint}"
         return add if head.welcome == QUARANTINE else f"edgeagent run; when the device is in quarantine: {add}"
-
-
-def _step(text: str) -> Step | None:
-    parts = json.loads(text)
-    return Step(*parts) if parts else None

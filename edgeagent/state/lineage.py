@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from edgeagent.samples import cards
 from edgecommon.sqlite import Database, Row
 from modelwire.cards.facts import facts_in, several
-from modelwire.errors import StateDamaged, TooLarge, WireError
+from modelwire.errors import LineageError, StateDamaged, TooLarge, WireError
 from modelwire.lattice.snap import Snapped
 from modelwire.lattice.state import ModelState
 from modelwire.update import container
@@ -20,6 +20,7 @@ from modelwire.wire import cbor
 from modelwire.wire.records import Welcome
 
 from .answers import Answered
+from .beside.rows import Lies, PlacedBase
 from .doubts import CONCLUDED
 from .history import OK, Head, History
 from .outbox import Waiting
@@ -128,6 +129,44 @@ class Lineage(History):
                 self.answers.keep(Answered(command, True, f"snapshot @{version}"))
         return version
 
+    def go_over(self, to: PlacedBase, state: ModelState, now: int, *, note: str, beside: Callable[[], None]) -> int:
+        """Make the base that soaks the one that the model is on, queue the snapshot that names it, and return its version.
+
+        state: of that base, as its slot holds it. What was served before lies beside, passive, in the place of what was. now: Unix seconds.
+        beside: writes what else belongs to it. One transaction. Raises NotWelcome before the first epoch, TooLarge when no container
+        holds the snapshot, LineageError where the model was moved since: what was learned is not all there, then.
+        """
+        with self._db.transaction():
+            head = self.head()
+            self.check_welcome(head)
+            if to.learned_of != head.file_sha256:
+                raise LineageError(reason=f"{self.name} was moved to @{head.version} while the base {to.commit.hex()[:12]} soaked")
+            extension: dict[str, cbor.Value] = {"note": note}
+            h = Header(
+                Kind.SNAPSHOT, self.board.device, self.name, head.epoch, head.next_version, head.commit, state.manifest.schema.id,
+                state.root, state.fingerprint, to.commit, extension,
+            )  # fmt: skip
+            sealed = container.seal(h, state.snapshot(), state.manifest.schema, self.board.key, self.board.identity.id)
+            outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, now)
+            before = self._db.one("SELECT manifest, widen, step FROM model WHERE name=?", self.name)
+            version = self._enqueue(sealed, head, outcome, file_sha256=to.file_sha256, note=note)
+            self.plans.release()
+            self.beside.drop(to)
+            self.beside.put(PlacedBase(
+                Lies.PASSIVE, 0, self.base_commit, before["manifest"], head.place, now, head.slot, head.file_sha256, head.private_sha256,
+                before["widen"], before["step"],
+            ))  # fmt: skip
+            if state.manifest.schema.id != self.manifest.schema.id:  # what was measured is another model's
+                self._db.run("DELETE FROM figure WHERE model=?", self.name)
+            self._db.run(
+                "UPDATE model SET manifest=?, base_commit=?, place=?, based=?, slot=?, file_sha256=?, private_sha256=?, widen=?, step=?,"
+                " look='' WHERE name=?",
+                to.manifest, to.commit, to.place, version, to.slot, to.file_sha256, to.private_sha256, to.widen, to.step, self.name,
+            )  # fmt: skip
+            beside()
+        self.reload()
+        return version
+
     def recipes_queued(self) -> list[int]:
         """Return the versions that wait as recipes and were never offered."""
         return [w.version for w in self.outbox.waiting("queued") if w.kind == RECIPE]
@@ -140,7 +179,8 @@ class Lineage(History):
         Raises TooLarge, once for each queue, when no container holds their sum; they stay apart then.
         """
         with self._db.transaction():
-            queued = self.outbox.waiting("queued")
+            based = self.head().based  # nothing is summed across: what was queued on the base before stays as it is, in its order
+            queued = [w for w in self.outbox.waiting("queued") if w.version >= based]
             given_up = [w.version for w in queued if w.kind == RECIPE]
             if given_up and not give_up_recipes:
                 queued = [w for w in queued if w.version > given_up[-1]]
@@ -228,7 +268,8 @@ class Lineage(History):
     def _own(self, commit: bytes) -> bool:
         """Return whether a commit is the base or a version of this folder's, though its database may have lost it since."""
         known = self._db.maybe("SELECT 1 FROM version WHERE model=? AND commit_id=?", self.name, commit)
-        return commit == self.base_commit or known is not None or commit in self.store.sent()
+        first = self._db.one("SELECT first_commit FROM model WHERE name=?", self.name)[0]
+        return commit in (self.base_commit, first) or known is not None or commit in self.store.sent()
 
     def sent_unknown(self) -> bool:
         """Return whether the last update that left is none that the database knows: it is older than what left this board."""
@@ -285,7 +326,7 @@ class Lineage(History):
                 return f"epoch {w.epoch} was said before; this is epoch {before.epoch}"
             self.offered(w.resume_version if w.resume else 0)
             if w.epoch != before.epoch:
-                self._db.run("UPDATE model SET epoch=?, blocked='' WHERE name=?", w.epoch, self.name)
+                self._db.run("UPDATE model SET epoch=?, blocked='', first_commit=base_commit WHERE name=?", w.epoch, self.name)
                 gone = ""
                 if before.epoch:
                     gone = self._start_over(w.head, 0, f"epoch {before.epoch} was followed by {w.epoch}", now)

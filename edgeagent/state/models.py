@@ -27,7 +27,9 @@ from .outbox import LIVE, Outbox
 from .outcome import said as listed
 from .slots import ModelStore
 
-_TABLES = ("outbox", "version", "answer", "taking", "resume", "waiting", "plan", "figure")  # whose rows are of one model
+_TABLES = (  # whose rows are of one model
+    "outbox", "version", "answer", "taking", "resume", "waiting", "plan", "figure", "deployment", "desired"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,8 @@ def place_model(
     )  # fmt: skip
     with database.transaction():
         database.insert(
-            "model", name=name, manifest=manifest.encode(), base_commit=manifest.commit, head_commit=manifest.commit,
-            slot=written.slot, file_sha256=written.file_sha256, private_sha256=written.private_sha256,
+            "model", name=name, manifest=manifest.encode(), base_commit=manifest.commit, first_commit=manifest.commit,
+            head_commit=manifest.commit, slot=written.slot, file_sha256=written.file_sha256, private_sha256=written.private_sha256,
         )  # fmt: skip
         if resume:
             database.insert("resume", model=name)

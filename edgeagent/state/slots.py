@@ -2,14 +2,18 @@
 
 A slot holds a whole model.tflite and the device's private part (units and residual). The inactive slot is written and flushed
 first; one database transaction then moves the head to it; `served.tflite` follows. At start the database decides.
+
+Base and slots lie in a *place*: the model's own folder, or one under `bases/` for each base that was deployed later. What is one for the
+model, whatever base it is on, stays in its folder: the served file, the history, the journal of a round.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +28,13 @@ from modelwire.tensors import I32
 from modelwire.tflite.file import read_weights, write_weights
 from modelwire.update.manifest import Manifest
 
+from .beside.rows import BASES, FIRST
+
 SLOTS = ("a", "b")
 SENT = 64  # commits that are remembered beside the database; a disk that loses its last words loses no more
 _MAGIC = b"\x89EAR\r\n\x1a\n"
 _HEAD = struct.Struct("<8sI")  # magic, tensors
+_SERVED = re.compile(rf"({BASES}/[^/]+/)?[{''.join(SLOTS)}]/model\.tflite")  # where the link to the served file may lead
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +56,11 @@ class StoredModel:
 
 
 class ModelStore:
-    """The files of one model."""
+    """The files of one model, on the base that lies at one place."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder = folder
-        self.manifest = manifest
+    def __init__(self, folder: Path, manifest: Manifest, place: str = FIRST) -> None:
+        """folder: the model's; place: of the base and its slots, relative to it."""
+        self.folder, self.manifest, self.place = folder, manifest, place
 
     @classmethod
     def create(cls, folder: Path, base: bytes, manifest: Manifest, residual: Residual) -> tuple[ModelStore, Written]:
@@ -68,9 +75,17 @@ class ModelStore:
         files.point(folder / "served.tflite", f"{SLOTS[0]}/model.tflite")
         return made, written
 
+    def at(self, place: str, manifest: Manifest) -> ModelStore:
+        """Return the files of the same model on another base."""
+        return ModelStore(self.folder, manifest, place)
+
+    def slot(self, name: str) -> Path:
+        """Return the folder of a slot."""
+        return self.folder / self.place / name
+
     @property
     def base_file(self) -> Path:
-        return self.folder / "base.tflite"
+        return self.folder / self.place / "base.tflite"
 
     @property
     def served(self) -> Path:
@@ -83,7 +98,7 @@ class ModelStore:
 
     def load(self, slot: str, file_sha256: bytes, private_sha256: bytes) -> StoredModel:
         """Return the model of `slot`, proven against the digests that the database holds. Raises StateDamaged."""
-        path = self.folder / slot
+        path = self.slot(slot)
         file = self._read(path / "model.tflite", file_sha256)
         private = self._read(path / "private", private_sha256)
         schema = self.manifest.schema
@@ -101,7 +116,7 @@ class ModelStore:
         Nothing has looked at its bytes.
         """
         try:
-            return (self.folder / SLOTS[1 - SLOTS.index(active)] / "model.tflite").read_bytes()
+            return (self.slot(SLOTS[1 - SLOTS.index(active)]) / "model.tflite").read_bytes()
         except OSError:
             return None
 
@@ -114,15 +129,18 @@ class ModelStore:
         file = write_weights(self.base(), state.named())
         return file, pack(state.exponents, residual, [state.integers[t] for t in self.manifest.kept])
 
-    def serve(self, slot: str, version: int, history: int) -> None:
-        """Let `served.tflite` lead to `slot`, and keep its file as `version` where history is kept. Done again at each start."""
-        files.point(self.served, f"{slot}/model.tflite")
+    def lead(self, slot: str) -> None:
+        """Let `served.tflite` lead to `slot` of this place."""
+        files.point(self.served, str(Path(self.place) / slot / "model.tflite"))
+
+    def keep(self, slot: str, version: int, history: int) -> None:
+        """Keep the file of `slot` as `version` where history is kept, and let go of what is older. Done again at each start."""
         past = self.folder / "history"
         if history:
             with disk.named(past):
                 past.mkdir(mode=0o755, exist_ok=True)
             if not (past / f"{version}.tflite").exists():
-                files.share(self.folder / slot / "model.tflite", past / f"{version}.tflite")
+                files.share(self.slot(slot) / "model.tflite", past / f"{version}.tflite")
         if past.is_dir():
             numbered = sorted((p for p in past.iterdir() if p.stem.isdigit()), key=lambda p: int(p.stem))
             for path in numbered[: max(0, len(numbered) - history)]:
@@ -132,12 +150,11 @@ class ModelStore:
     def mend_served(self) -> str:
         """Make room for the link to the served model where another thing stands in its place; return what was wrong, mostly nothing.
 
-        A link to either slot is none: a kill may have come before it followed the head.
+        A link to a slot is none: a kill may have come before it followed the head.
         """
         if self.served.is_symlink():
             target = os.readlink(self.served)
-            ours = target in {f"{slot}/model.tflite" for slot in SLOTS}
-            return "" if ours else f"{self.served} led to {target!r}; the link was made anew"
+            return "" if _SERVED.fullmatch(target) else f"{self.served} led to {target!r}; the link was made anew"
         if not os.path.lexists(self.served):
             return f"{self.served} was not there; the link was made anew"
         aside = self.served.with_name(f"{self.served.name}.aside")
@@ -174,28 +191,50 @@ class ModelStore:
             return []
         return [data[i : i + 32] for i in range(0, len(data) // 32 * 32, 32)]
 
-    def tidy(self, active: str) -> list[str]:
-        """Remove what no head leads to, and return its names: the other slot's files, and what a kill left half-written.
+    def tidy(self, named: Mapping[str, Set[str]]) -> list[str]:
+        """Remove what nothing leads to, and return its names. named: the slots that are in use, by place; no other place is.
 
-        The other slot is empty then, and programs that copy folders leave empty ones out: it is made anew.
+        That are the other slots' files, bases that no row names, and what a kill left half-written. An empty slot stays where its base
+        does, and is made anew: programs that copy folders leave empty ones out.
         """
-        gone = []
-        other = self.folder / SLOTS[1 - SLOTS.index(active)]
-        with disk.named(other):
-            other.mkdir(mode=0o755, exist_ok=True)
+        for place in named:
+            for slot in SLOTS:
+                with disk.named(folder := self.folder / place / slot):
+                    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        gone = self.sweep(named)
+        idle = {self.folder / place / slot for place, used in named.items() for slot in SLOTS if slot not in used}
         for root, _, names in os.walk(self.folder):
             for name in names:
                 path = Path(root) / name
-                stray = path.parent.name in SLOTS and path.parent.parent == self.folder and path.parent.name != active
+                stray = path.parent in idle
                 if stray or name.endswith(files.TEMPORARY):
                     with disk.named(path):
                         path.unlink()
                     gone.append(str(path.relative_to(self.folder)))
         return sorted(gone)
 
+    def sweep(self, places: Iterable[str]) -> list[str]:
+        """Remove the bases that lie at no place of these, with their slots, and return the names of the files."""
+        gone, kept, bases = list[str](), set(places), self.folder / BASES
+        left = [folder for folder in sorted(bases.iterdir()) if f"{BASES}/{folder.name}" not in kept] if bases.is_dir() else []
+        if FIRST not in kept:
+            left += [self.folder / name for name in (*SLOTS, "base.tflite") if os.path.lexists(self.folder / name)]
+        for one in left:
+            for path in (*sorted(one.rglob("*"), reverse=True), one) if one.is_dir() and not one.is_symlink() else (one,):
+                with disk.named(path):
+                    if path.is_dir() and not path.is_symlink():
+                        path.rmdir()
+                        continue
+                    path.unlink()
+                gone.append(str(path.relative_to(self.folder)))
+        if bases.is_dir() and not any(bases.iterdir()):
+            with disk.named(bases):
+                bases.rmdir()
+        return gone
+
     def _write(self, slot: str, file: bytes, private: bytes) -> Written:
-        files.write(self.folder / slot / "model.tflite", file)
-        files.write(self.folder / slot / "private", private, mode=0o600)
+        files.write(self.slot(slot) / "model.tflite", file)
+        files.write(self.slot(slot) / "private", private, mode=0o600)
         return Written(slot, hashlib.sha256(file).digest(), hashlib.sha256(private).digest())
 
     def _read(self, path: Path, sha256: bytes) -> bytes:

@@ -1,5 +1,5 @@
-"""What the agent asks of Python and the disk: time, its database files, and modules that load when they are needed. Knows no other room."""
+"""What the agent asks of Python and the disk: time, pauses, databases, modules that load when they are needed. Knows no other room."""
 
 from __future__ import annotations
 
-__all__ = ["clock", "database", "deferred", "notice"]
+__all__ = ["backoff", "clock", "database", "deferred", "notice"]

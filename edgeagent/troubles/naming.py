@@ -23,6 +23,8 @@ from modelwire.errors import (
     WrongKeyKind,
 )
 
+from .places import base_of
+
 if TYPE_CHECKING:
     from edgeagent.settings.reading import Loaded
 
@@ -139,7 +141,8 @@ def anew(loaded: Loaded) -> str:
     def old(path: str) -> str:
         return told(os.path.join(aside, path) if not os.path.isabs(path) else path)
 
-    models = [f"--model {told(m.name)}={old(os.path.join(device.dir, 'models', m.name, 'base.tflite'))}" for m in loaded.settings.models]
+    bases = {m.name: base_of(loaded.state / "models" / m.name).relative_to(loaded.state) for m in loaded.settings.models}
+    models = [f"--model {told(name)}={old(os.path.join(device.dir, base))}" for name, base in bases.items()]
     key = f" --key {old(device.key)}" if loaded.resolve(device.key).exists() else ""
     up = "" if str(here) != "." else "cd ..; "
     return (

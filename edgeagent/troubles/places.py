@@ -16,14 +16,32 @@ WAL = b"\x02\x02"  # versions of who writes and who reads a database that has a 
 def check_places(state: Path, database: str, models: Iterable[str], lock: str) -> None:
     """Raise StateDamaged where a folder of the state is none, or a file is none. What is not there is no matter here."""
     of_models = [state / "models" / name for name in models]
-    parts = (one / part for one in of_models for part in ("a", "b", "history"))
-    for folder in (state / "models", state / "samples", *of_models, *parts):
+    parts = (one / part for one in of_models for part in ("a", "b", "history", "bases"))
+    others = (base / part for one in of_models for base in _in(one / "bases") for part in ("", "a", "b"))
+    for folder in (state / "models", state / "samples", *of_models, *parts, *others):
         if os.path.lexists(folder) and not os.path.isdir(folder):
             raise _taken(folder, "it is no folder, and there is to be one")
     beside = (state / f"{database}{end}" for end in ("-wal", "-shm", "-journal"))
     for file in (state / lock, *beside, *(one / "round" for one in of_models)):
         if os.path.lexists(file) and not os.path.isfile(file):
             raise _taken(file, "it is no file, and there is to be one or nothing")
+
+
+def _in(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def base_of(model: Path) -> Path:
+    """Return the file of the base that a model is served on, as the link to the served file says it: no database is needed for that.
+
+    model: its folder. That of its first base where the link says nothing.
+    """
+    try:
+        place = Path(os.readlink(model / "served.tflite")).parent.parent
+    except OSError:
+        place = Path()
+    found = model / place / "base.tflite"
+    return found if not place.is_absolute() and ".." not in place.parts and found.is_file() else model / "base.tflite"
 
 
 def check_journal(path: Path, head: bytes) -> None:

@@ -5,4 +5,4 @@ Knows no network, no disk and no file format but that of updates; nothing in mod
 
 from __future__ import annotations
 
-__all__ = ["between", "candidates", "exact", "rebuild", "replay", "snap", "state", "thinning"]
+__all__ = ["between", "candidates", "exact", "narrow", "rebuild", "replay", "snap", "state", "thinning"]

@@ -98,7 +98,7 @@ class Manifest:
         return all(c is TensorClass.EXACT for c in self.classes)
 
 
-def manifest_of(file: bytes, *, exponents: Mapping[str, int] | None = None, exact: bool = False) -> Manifest:
+def manifest_of(file: bytes | memoryview, *, exponents: Mapping[str, int] | None = None, exact: bool = False) -> Manifest:
     """Return the manifest of a trainable `.tflite`.
 
     exponents: units chosen by the model's author, by tensor name, in place of the default. exact: all tensors are exact.
@@ -107,7 +107,7 @@ def manifest_of(file: bytes, *, exponents: Mapping[str, int] | None = None, exac
     # Who reads updates alone needs none of it.
     from modelwire.tflite.file import parse_trainable, read_tensors
 
-    parsed = parse_trainable(file)
+    parsed = parse_trainable(file)  # type: ignore[arg-type]  # a file that is mapped serves as well: it is read here alone
     schema, flat = read_tensors(parsed)
     verbatim = frozenset(v.name for v in parsed.variables if v.verbatim)
     return manifest_for(

@@ -75,6 +75,7 @@ class Lineage:
     """What the centre knows of one model of one device."""
 
     base: bytes = b""
+    first: dict[int, bytes] = field(default_factory=dict)  # the base with which each epoch began
     epochs: dict[bytes, int] = field(default_factory=dict)
     versions: dict[int, dict[int, Held]] = field(default_factory=dict)  # by epoch and version
     heads: dict[int, tuple[int, bytes]] = field(default_factory=dict)
@@ -258,7 +259,7 @@ class Centre:
             epoch = max(lineage.epochs.values(), default=0) + 1
             lineage.epochs[h.state] = epoch
             lineage.versions[epoch] = {}
-            lineage.heads[epoch] = (0, h.base)
+            lineage.heads[epoch], lineage.first[epoch] = (0, h.base), h.base
         epoch = lineage.epochs[h.state]
         version, commit = lineage.heads[epoch]
         verified = 0
@@ -318,7 +319,7 @@ class Centre:
             return
         head_version, head = lineage.heads[h.epoch]
         if h.parent != head:
-            if h.parent in {v.commit for v in versions.values()} | {lineage.base}:
+            if h.parent in {v.commit for v in versions.values()} | {lineage.first[h.epoch]}:
                 self._receipt(h, c.commit, Level.REFUSED, "stale parent", (head_version, head))
             return  # an orphan
         made = Held(h.version, c.commit, h.parent, h.kind, Level.STORED, h, None, c.size)
@@ -329,12 +330,14 @@ class Centre:
         self._verify(lineage, made, c, head_version, head)
 
     def _verify(self, lineage: Lineage, made: Held, c: container.Container, good_version: int, good: bytes) -> None:
-        manifest, base = self.bases[lineage.base]
         parent = next((v.state for v in lineage.versions[made.header.epoch].values() if v.commit == made.parent), None)
         reason = self.refuse(made.header)
         if not reason:
             try:
-                made.state = rebuild(parent or ModelState.of_base(manifest, base), c)
+                start = parent or ModelState.of_base(*self.bases[lineage.first[made.header.epoch]])
+                if c.header.base and c.header.base != start.manifest.commit and c.header.base in self.bases:  # it goes over to another one
+                    start = ModelState.of_base(*self.bases[c.header.base])
+                made.state = rebuild(start, c)
             except ModelWireError as e:
                 reason = e.message
         if reason:

@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeagent.link.backoff import Backoff
 from edgeagent.link.mqtt import MqttLink
 from edgeagent.link.transport import Arrived, Connected, Event, Lost, Will
 from edgeagent.settings.tree import LinkSettings
+from edgeagent.system.backoff import Backoff
 from modelwire.errors import LinkError
 from modelwire.wire import records, topics
 from modelwire.wire.records import Level, Receipt, Welcome

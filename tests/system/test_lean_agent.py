@@ -72,7 +72,7 @@ def test_an_agent_whose_head_learns_takes_little_over_the_bare_runtime(tmp_path:
                     spool.extend("cam", rng.random((32, 96, 96, 3), np.float32) * (1 + y[:, None, None, None]), y.tolist())
             state = fleet.home("pi-7") / "state"
             commit = manifest_of(base.read_bytes()).commit.hex()
-            computing = peak_of(COMPUTE, str(state), "cam", commit, str(SAMPLES), "1")
+            computing = peak_of(COMPUTE, str(state), "cam", commit, str(base), str(SAMPLES), "1")
             device.start()
             agent = watched(device, f"verified: @{ROUNDS}")
             assert device.stop() == 0, device.tail()

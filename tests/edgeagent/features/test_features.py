@@ -244,12 +244,13 @@ def test_a_course_that_is_taken_up_goes_on_with_the_same_bits() -> None:
 @pytest.mark.slow("its round starts a process that computes features")
 def test_a_process_that_fails_ends_in_an_error_that_says_so(tmp_path: Path) -> None:
     with board(tmp_path / "d", grafted()) as b:
-        gone = Extraction(tmp_path / "nowhere", "m", base=bytes(32), until=0)
+        gone = Extraction(tmp_path / "nowhere", "m", base=bytes(32), file=b.lineage.store.base_file, until=0)
         with pytest.raises(Exception, match="nowhere"):
             for _ in gone.result():
                 pass
         (b.lineage.store.folder / "base.tflite").write_bytes(b"no model at all")
-        broken = Extraction(b.device.database.path.parent, "m", base=bytes(32), until=0)
+        state, file = b.device.database.path.parent, b.lineage.store.base_file
+        broken = Extraction(state, "m", base=bytes(32), file=file, until=0)
         with pytest.raises(NotTrainable, match="the process that computes them ended with 1"):
             for _ in broken.result():
                 pass
@@ -259,7 +260,8 @@ def test_a_process_that_fails_ends_in_an_error_that_says_so(tmp_path: Path) -> N
 def test_the_process_that_computes_features_takes_its_share_of_the_processor(tmp_path: Path) -> None:
     def busy(share: float) -> float:
         began, taken = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        for _ in Extraction(b.device.database.path.parent, "m", base=b.lineage.base_commit, until=300, share=share).result():
+        state, base, file = b.device.database.path.parent, b.lineage.base_commit, b.lineage.store.base_file
+        for _ in Extraction(state, "m", base=base, file=file, until=300, share=share).result():
             pass
         b.spool.database.run("DELETE FROM feature")
         return (resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - taken) / (time.monotonic() - began)

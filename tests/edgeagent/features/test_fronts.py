@@ -70,7 +70,8 @@ def test_a_front_that_never_ends_is_ended(tmp_path: Path) -> None:
     x[7, 0] = 101
     with board(tmp_path / "d", grafted("endless")) as b:
         b.spool.extend("m", x, y)
-        running = Extraction(b.device.database.path.parent, "m", base=b.lineage.base_commit, until=300, seconds=1)
+        state, base, file = b.device.database.path.parent, b.lineage.base_commit, b.lineage.store.base_file
+        running = Extraction(state, "m", base=base, file=file, until=300, seconds=1)
         with pytest.raises(NotTrainable, match="may never end"):
             for _ in running.result():
                 pass

@@ -52,7 +52,7 @@ def course(every: int, *, epochs: int = EPOCHS) -> tuple[RecipeCourse, ModelStat
     rows = Rows(rng.standard_normal((40, output_head.widths[0])).astype(np.float16), labels)
     y = np.eye(output_head.widths[-1], dtype=np.float32)[labels]
     held = Samples(np.zeros((40, 0), np.float32), y, True, np.arange(1, 41))
-    gathered = OnFeatures("m", Known(output_head, notes, "none", 8), held, held, 40, rows, rows)
+    gathered = OnFeatures("m", Known(bytes(32), output_head, notes, "none", 8), held, held, 40, rows, rows)
     return RecipeCourse(gathered, state, Lesson("m", held, state.named(), epochs, 0.02, 5), "adam", every), state
 
 

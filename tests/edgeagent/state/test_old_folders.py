@@ -21,7 +21,11 @@ from tests.edgeagent.boards import centre, fill, make, rig
 from tests.edgeagent.by_hand import train
 from tests.edgeagent.centre import FakeClock
 
-SINCE_7 = ("DROP TABLE month", "DROP TABLE written", "DROP TABLE trouble")  # what release 7 brought
+SINCE_8 = (  # what release 8 brought
+    "DROP TABLE deployment", "DROP TABLE desired", "ALTER TABLE model DROP COLUMN place", "ALTER TABLE model DROP COLUMN first_commit",
+    "ALTER TABLE model DROP COLUMN based",
+)  # fmt: skip
+SINCE_7 = ("DROP TABLE month", "DROP TABLE written", "DROP TABLE trouble", *SINCE_8)  # what release 7 brought, and what came since
 
 
 def of_release(path: Path, release: int) -> None:
@@ -90,6 +94,27 @@ def test_a_folder_of_release_6_gets_the_tables_of_what_is_spent_and_what_befell_
     assert objects(file) == fresh
 
 
+def test_a_folder_of_release_7_gets_the_place_of_its_base_and_what_lies_beside(tmp_path: Path, clock: FakeClock) -> None:
+    with rig(tmp_path / "d", centre(clock)) as r:
+        fill(r.device)
+        r.run(Goal(rounds=2, timeout=60))
+        head, base = r.lineage.head(), r.lineage.base_commit
+    file = tmp_path / "d" / "state" / agent_tables.FILE
+    fresh, database = objects(file), sqlite3.connect(file, isolation_level=None)
+    for statement in ("PRAGMA foreign_keys = OFF", *SINCE_8, "PRAGMA user_version = 7"):
+        database.execute(statement)
+    database.close()
+    assert objects(file) != fresh
+    loaded = reading.load(tmp_path / "d" / reading.FILE, environment={}, flags={})
+    with open_folder(loaded, alone=True) as opened:
+        lineage = opened.lineages["tiny"]
+        assert lineage.head() == head and lineage.beside.all() == [] and lineage.store.place == ""
+        assert opened.database.one("SELECT first_commit, base_commit, based FROM model")[:] == (base, base, 0)
+        assert opened.database.number("PRAGMA user_version") == agent_tables.RELEASE
+        assert opened.database.all("PRAGMA foreign_key_check") == []
+    assert objects(file) == fresh
+
+
 def test_commands_end_with_the_code_of_an_old_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     of_release(make(tmp_path / "d").state / agent_tables.FILE, 3)
     assert cli.main(["status", "--dir", str(tmp_path / "d")]) == OldWire.code
@@ -121,7 +146,7 @@ def objects(path: Path) -> dict[str, str]:
     database = sqlite3.connect(path)
     rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     database.close()
-    return {name: " ".join(sql.replace('"version"', "version").split()) for name, sql in rows}
+    return {name: " ".join(sql.replace('"version"', "version").replace('"model"', "model").split()) for name, sql in rows}
 
 
 @pytest.mark.parametrize("alone", [True, False])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from edgeagent.link.backoff import Backoff
+from edgeagent.system.backoff import Backoff
 
 
 def test_pauses_double_with_jitter_and_never_pass_the_longest() -> None:

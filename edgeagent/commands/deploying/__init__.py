@@ -1,0 +1,5 @@
+"""Commands about what the centre wants this device to run."""
+
+from __future__ import annotations
+
+__all__ = ["desired"]

@@ -1,0 +1,92 @@
+"""A file in parts over the link: asks for those that are missing, again when none come. Knows no record and no MQTT client."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from edgeagent.spending.month import cost
+from edgeagent.system.backoff import Backoff
+from modelwire.deploying.reports import Code
+from modelwire.errors import Malformed
+from modelwire.wire import parts
+from modelwire.wire.parts import WANTED_AT_ONCE, Part
+from modelwire.wire.records import Transfer
+
+from .incoming import Incoming
+from .over_http import NEXT_LOOK, CountsMonth
+from .tasks import FetchFailure, FetchTask
+
+AROUND = 512  # bytes of a part's message beside what it carries
+Ask = Callable[[bytes], None]
+
+
+class InParts:
+    """The course of one file over the link, over connections that come and go."""
+
+    def __init__(self, incoming: Incoming, task: FetchTask, ask: Ask, backoff: Backoff, month: CountsMonth | None) -> None:
+        """ask: sends a `wanted` with this bitmap of what is here; may raise LinkError."""
+        self._incoming, self._task, self._ask, self._backoff, self._month = incoming, task, ask, backoff, month
+        self.due = math.inf  # until there is a connection
+        self._awaited = 0  # parts that were asked for last, and have not come
+        self.waits = "the link"
+
+    def connected(self, now: float) -> None:
+        """Start anew: what was asked for may be lost."""
+        self._backoff.reset()
+        self._awaited, self.due, self.waits = 0, now, ""
+
+    def lost(self) -> None:
+        self.due, self.waits = math.inf, "the link"
+
+    def described(self, transfer: Transfer, now: float) -> bool:
+        """Take the word on how the file is cut; return whether it is this one's. Raises WireError for what it can't be."""
+        if transfer.id != self._task.file:
+            return False
+        if transfer.what != "base" or transfer.size != self._task.size:
+            raise Malformed(what="transfer", reason="it is not of the base that is desired")
+        parts.count(transfer)
+        if transfer.part_size == parts.PART_MAX and transfer.tree != self._task.tree:
+            raise Malformed(what="transfer", reason="its tree is not the one that the variant names")
+        before = self._incoming.part
+        self._incoming.cut(transfer.part_size, transfer.tree)
+        if not self._awaited or self._incoming.part != before:
+            self._awaited = 0
+            self.due = min(self.due, now) if self.due < math.inf else self.due
+        return True
+
+    def arrived(self, part: Part, message: int, now: float) -> bool:
+        """Keep a part, and return whether it is news. message: bytes that it came in. Raises WireError for one that is not proven."""
+        inc = self._incoming
+        if part.id != self._task.file:
+            return False
+        inc.charge(message)
+        if part.index in inc.held:
+            return False
+        tree = inc.tree
+        parts.check(Transfer("", "", "", 0, self._task.file, self._task.size, inc.part, "base", tree, b""), part)
+        inc.keep(part.index, part.data)
+        self._awaited = max(0, self._awaited - 1)
+        self._backoff.reset()
+        if self.due < math.inf:
+            self.due = now if not self._awaited else now + self._backoff.next()
+        return True
+
+    def tick(self, now: float) -> FetchFailure | None:
+        """Ask for what is missing when it is due. Returns the failure that ends it. Raises LinkError, DiskUnwritable."""
+        inc, task = self._incoming, self._task
+        if now < self.due or inc.next_missing() is None:
+            return None
+        lacking = task.size - inc.here
+        if inc.spent + lacking > task.allowed:
+            inc.ends(Code.BUDGET)
+            may = max(0, task.allowed - inc.spent)
+            return FetchFailure(Code.BUDGET, f"its budget is spent: {lacking} bytes are missing, and {may} may still come")
+        ahead = min(WANTED_AT_ONCE, inc.count - len(inc.held))
+        if self._month is not None and not self._month.admits(ahead * cost(0, inc.part + AROUND)):
+            self.waits, self.due = "the next month: this one's bytes are spent", now + NEXT_LOOK
+            return None
+        self._awaited, self.waits = ahead, ""
+        self.due = now + self._backoff.next()
+        self._ask(inc.have)
+        return None
