@@ -19,6 +19,8 @@ from modelwire.wire.signing import Role, Signer
 MIB = 1024 * 1024
 ERASED_TRIED = 64  # keys of erased devices that a stranger's signature is held against
 TREES = 32  # kept in memory, the last ones that were asked for; of 16,384 parts at most
+BASES = 8  # whose trees are kept in memory, the last ones that were asked for
+READING = 4  # bases whose trees are being made
 A_SECOND = 256  # parts that one model is handed; a device that asks for more lies, and would only fill this process's memory
 
 # The centre's own trouble: no message is at fault, none is acknowledged, and all come again.
@@ -58,6 +60,8 @@ class Handed:
     """What one ingester keeps in mind of what it hands out; nothing is lost with it."""
 
     trees: OrderedDict[bytes, list[list[bytes]]] = field(default_factory=OrderedDict)  # over the parts of an update, by its digest
+    bases: OrderedDict[bytes, list[list[bytes]]] = field(default_factory=OrderedDict)  # over the leaves of a base's file, by its digest
+    reading: OrderedDict[bytes, list[bytes]] = field(default_factory=OrderedDict)  # the first leaves of one that is not read whole yet
     second: int = 0
     parts: dict[int, int] = field(default_factory=dict)  # in this second, by lineage
 
