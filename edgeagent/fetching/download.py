@@ -34,7 +34,7 @@ class Download:
         self, folder: Path, task: FetchTask, *, source: Callable[[], Source], ask: Callable[[bytes], None], backoff: Backoff,
         month: CountsMonth | None = None,
     ) -> None:  # fmt: skip
-        """folder: its own, where it lies until it is whole; made where it is missing. source: as sources.over_http makes it.
+        """folder: its own, where it lies until it is whole; made where it is missing. source: as lazily.http_source makes it.
 
         ask: sends a `wanted` with this bitmap over the link; may raise LinkError. month: counts what crosses the link beside MQTT, and is
         asked first. Raises DiskUnwritable.

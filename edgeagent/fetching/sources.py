@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Protocol
 
 
@@ -73,17 +71,3 @@ class Source(Protocol):
     def close(self) -> None:
         """End at once, also in the middle of an answer."""
         ...
-
-
-def over_http(ca: Path | None, wake: Callable[[], None]) -> Callable[[], Source]:
-    """Return what makes a source over HTTP.
-
-    ca: certificates that sign a server's; None: the system's. wake: called when an answer is there, from a thread of its own.
-    """
-
-    def make() -> Source:
-        from .http_source import HttpSource  # with http, ssl and email behind it: boards that fetch nothing do without
-
-        return HttpSource(ca, wake)
-
-    return make
