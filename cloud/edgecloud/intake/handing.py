@@ -53,13 +53,18 @@ def wanted(context: Context, signed: Signed, data: bytes) -> Decision:
             return Decision(Result.DROPPED, said.device, said.model, reason=reason)
         if not out.levels:
             return Decision(Result.NOTED, said.device, said.model, reason="the base that it is to run is still being read")
-        if out.transfer.what == "base" and len(said.have) != -(-out.count // 8):  # it has another cut in mind
+        is_base, handed = out.transfer.what == "base", context.handed
+        if is_base and len(said.have) != -(-out.count // 8):  # it has another cut in mind
             return Decision(Result.NOTED, said.device, said.model, reason="it is told the cut", replies=(Reply("part", out.transfer),))
-        missing = parts.missing(said.have, out.count)
-        now = missing[: context.handed.room(lineage.id, context.now, min(len(missing), WANTED_AT_ONCE))]
+        missing = open_ones = parts.missing(said.have, out.count)
+        if is_base:
+            open_ones = handed.not_on_the_way(lineage.id, missing, context.now)
+        now = open_ones[: handed.room(lineage.id, context.now, min(len(open_ones), WANTED_AT_ONCE))]
         replies = tuple(Reply("part", out.transfer, _part(store, out, index)) for index in now)
     except (RegistryDamaged, BadArgument) as error:  # of one blob: not a reason to serve nobody
         return Decision(Result.DROPPED, said.device, said.model, reason=clean(str(error)))
+    if is_base:
+        handed.go(lineage.id, now, context.now)
     reason = f"{len(now)} parts go down; it had {out.count - len(missing)} of {out.count}"
     return Decision(Result.NOTED, said.device, said.model, reason=reason, replies=replies)
 

@@ -13,7 +13,7 @@ import pytest
 from edgeagent.fetching.download import Download
 from edgeagent.fetching.tasks import task_of
 from edgeagent.system.backoff import Backoff
-from edgecloud.intake import handing
+from edgecloud.intake import decision, handing
 from edgecloud.intake.decision import Result
 from edgecloud.registry import Base as BaseRow
 from edgecloud.registry import DesiredRow, VariantRow
@@ -47,8 +47,8 @@ def add_variant(centre: Centre, base: Base, file: bytes = FILE, *, name: str = "
     return manifest
 
 
-def desire(centre: Centre, manifest: Manifest, device: str = "pi-7", **terms: Any) -> int:
-    """Say that a device is to run a variant; return the number."""
+def desire(centre: Centre, manifest: Manifest, device: str = "pi-7", expiry: int = 5000, **terms: Any) -> int:
+    """Say that a device is to run a variant; return the number. terms: what is not usual."""
     store = centre.store
     lineage = store.lineages.get(device, "digits")
     assert lineage is not None
@@ -58,8 +58,8 @@ def desire(centre: Centre, manifest: Manifest, device: str = "pi-7", **terms: An
     newest = store.rollouts.newest_desired(lineage.id)
     number = newest.number + 1 if newest is not None else 1
     full = replace(DeployTerms(said.rollout, rollouts.variant(manifest)), **terms)
-    record = rollouts.desired(manifest.commit, number, device=device, terms=full, expiry=5000)
-    store.rollouts.put_desired(DesiredRow(lineage.id, number, row.id, manifest.commit, record, 5000, 7))
+    record = rollouts.desired(manifest.commit, number, device=device, terms=full, expiry=expiry)
+    store.rollouts.put_desired(DesiredRow(lineage.id, number, row.id, manifest.commit, record, expiry, 7))
     return number
 
 
@@ -142,9 +142,23 @@ def test_who_has_another_cut_in_mind_is_told_this_one(centre: Centre, device: Sc
     assert isinstance(said, Transfer) and (said.what, said.size, said.part_size, said.tree) == ("base", SIZE, 65536, manifest.file_tree)
 
 
-def test_no_device_is_handed_more_in_a_second_than_its_share(centre: Centre, device: ScriptedDevice, base: Base) -> None:
+def test_no_device_is_handed_more_in_a_second_than_its_share(
+    centre: Centre, device: ScriptedDevice, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision, "A_SECOND", 11)
     desire(centre, add_variant(centre, base))
-    assert sum(handed(centre, device)[1] for _ in range(50)) == 256
+    assert [handed(centre, device)[1] for _ in range(4)] == [8, 3, 0, 0]
+
+
+def test_who_asked_several_times_is_answered_once(centre: Centre, device: ScriptedDevice, base: Base) -> None:
+    desire(centre, add_variant(centre, base))
+    assert [handed(centre, device)[1] for _ in range(4)] == [8, 8, 5, 0]
+    centre.now += 4
+    assert handed(centre, device) == (Result.NOTED, 0)
+    centre.now += 1  # they were lost
+    assert handed(centre, device, b"\0\x01\x10") == (Result.NOTED, 8)
+    assert handed(centre, device, b"\0\x01\x10") == (Result.NOTED, 8)
+    assert handed(centre, device, b"\0\x01\x10") == (Result.NOTED, 3)
 
 
 def test_a_large_base_is_read_a_little_at_each_word(
@@ -170,5 +184,6 @@ def test_bytes_that_have_changed_or_gone_are_never_said(
     assert handed(centre, device) == (Result.DROPPED, 0), "before its tree is known"
     monkeypatch.undo()
     assert handed(centre, device) == (Result.NOTED, 8)
+    centre.now += 5
     monkeypatch.setattr(centre.store.blobs, "piece", changed)
     assert handed(centre, device) == (Result.DROPPED, 0), "and after"
