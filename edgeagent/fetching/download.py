@@ -18,7 +18,7 @@ from modelwire.wire.records import Transfer
 from .in_parts import InParts
 from .incoming import Incoming, discard
 from .over_http import CountsMonth, OverHttp
-from .sources import Source
+from .ranges import Source
 from .tasks import FetchFailure, FetchProgress, FetchTask, failure_before
 
 WRONG = "what came is another file than the one that is desired"
@@ -34,7 +34,7 @@ class Download:
         self, folder: Path, task: FetchTask, *, source: Callable[[], Source], ask: Callable[[bytes], None], backoff: Backoff,
         month: CountsMonth | None = None,
     ) -> None:  # fmt: skip
-        """folder: its own, where it lies until it is whole; made where it is missing. source: as lazily.http_source makes it.
+        """folder: its own, where it lies until it is whole; made where it is missing. source: as sources.over_http makes it.
 
         ask: sends a `wanted` with this bitmap over the link; may raise LinkError. month: counts what crosses the link beside MQTT, and is
         asked first. Raises DiskUnwritable.

@@ -18,7 +18,7 @@ from typing import Any
 
 from edgeagent.board.sensors import Sensors
 from edgeagent.fetching.download import Download
-from edgeagent.fetching.lazily import http_source
+from edgeagent.fetching.sources import over_http as from_addresses
 from edgeagent.fetching.tasks import FetchTask
 from edgeagent.link.mqtt import MqttLink
 from edgeagent.link.transport import Arrived, Connected, Lost, Will
@@ -53,7 +53,7 @@ def resident() -> int:
 def over_http(folder: Path, task: FetchTask) -> Download:
     rang: queue.SimpleQueue[None] = queue.SimpleQueue()
     backoff = Backoff(*RESEND, random.Random())
-    d = Download(folder / "in", task, source=http_source(None, lambda: rang.put(None)), ask=lambda have: None, backoff=backoff)
+    d = Download(folder / "in", task, source=from_addresses(None, lambda: rang.put(None)), ask=lambda have: None, backoff=backoff)
     while not d.settled:
         with contextlib.suppress(queue.Empty):
             rang.get(timeout=min(1.0, max(0.0, d.due - time.monotonic())))
@@ -74,12 +74,17 @@ def over_link(folder: Path, task: FetchTask, said: dict[str, Any]) -> Download:
     while d.due == float("-inf"):
         d.tick(0)
     gone = Will(topics.up(*names, "state"), encode(Presence(*names, 1, 1, False), key, FLEET_ID))
+    hello = float("inf")  # monotonic seconds of the next one
     link.open(gone, (topics.all_down(FLEET, DEVICE),))
     while not d.settled:
         event, now = link.poll(min(0.5, max(0.0, d.due - time.monotonic()))), time.monotonic()
         if isinstance(event, Connected):
+            hello = now
+        if now >= hello:
             link.send(topics.up(*names, "hello"), bytes.fromhex(said["hello"]))
-        elif isinstance(event, Lost):
+            hello = now + 1.0
+        if isinstance(event, Lost):
+            hello = float("inf")
             d.lost()
         elif isinstance(event, Arrived):
             if event.data.startswith(parts.MAGIC):
@@ -88,7 +93,8 @@ def over_link(folder: Path, task: FetchTask, said: dict[str, Any]) -> Download:
                 d.arrived(part, len(event.data), now)
             elif isinstance(record := parse(event.data).record, Transfer):
                 d.described(record, now)
-            elif isinstance(record, Welcome):  # behind all that the broker has kept for this board
+            elif isinstance(record, Welcome) and hello < float("inf"):  # behind all that the broker has kept for this board
+                hello = float("inf")
                 d.connected(now)
             link.acknowledge(event)
         if time.monotonic() >= d.due:

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgeagent.fetching.download import Download
-from edgeagent.fetching.sources import Crossed, Got, Miss, Missed, RangeAsk
+from edgeagent.fetching.ranges import Crossed, Got, Miss, Missed, RangeAsk
 from edgeagent.fetching.tasks import LEAF, FetchTask
 from edgeagent.system.backoff import Backoff
 from modelwire.deploying.reports import Code

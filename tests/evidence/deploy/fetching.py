@@ -30,7 +30,7 @@ from tests.system.fleet import Process
 
 SIZE = 20_000_000
 KILLS = 6
-LONG = 300.0  # seconds after which a machine hangs, however busy it is
+LONG = 120.0  # seconds after which a machine hangs, however busy it is
 MIB = 1024 * 1024
 
 
