@@ -1,4 +1,4 @@
-"""What was learned goes over to another base: kept integer for integer, carried within half a unit, never no number, the same on any build."""
+"""What was learned goes over to another base: kept integer for integer, carried within half a unit, always numbers, the same everywhere."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def trained(state: ModelState, seed: int, scale: float, *, widen: bool = False) 
             integers[t] = q
             out.append(narrow.sums(spec.dtype, w, q, exponents[t]))
         else:
-            codes = spec.dtype is Dtype.INT8
-            out.append(np.rint(np.clip(w + moves, -128, 127)).astype(np.int8).astype(np.float32) if codes else _within(spec.dtype, w + moves))
+            codes = np.rint(np.clip(w + moves, -128, 127)).astype(np.int8).astype(np.float32)
+            out.append(codes if spec.dtype is Dtype.INT8 else _within(spec.dtype, w + moves))
     learned = ModelState.of_weights(manifest, state.base, out, exponents, {t: integers[t] for t in manifest.kept})
     return learned, [rng.integers(0, 0x3F80, len(r)).astype(np.uint16) for r in no_residual(manifest)]
 
@@ -197,7 +197,8 @@ def test_a_statistic_that_would_turn_negative_is_not_kept() -> None:
     state, residual = trained(before, 2, 0.1)
     weights = [w.copy() for w in state.weights]
     weights[place] = np.full(6, 1e-30, np.float32)
-    state = ModelState.of_weights(before.manifest, before.base, weights, state.exponents, {t: state.integers[t] for t in before.manifest.kept})
+    kept = {t: state.integers[t] for t in before.manifest.kept}
+    state = ModelState.of_weights(before.manifest, before.base, weights, state.exponents, kept)
     after[place] = np.full(6, 1e-20, np.float32)
     first, _ = brought_over(state, residual, base(after))
     assert first.word == CARRIED and first.state.weights[place].tobytes() == after[place].tobytes()
