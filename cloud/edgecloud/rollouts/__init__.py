@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["gates", "pairing"]
+__all__ = ["gates", "judging", "moves", "offering", "orders", "pairing", "stepping"]

@@ -105,7 +105,7 @@ def errors(counts: PhaseCounts, gates: RolloutGates) -> GateRuling:
 def success(counts: PhaseCounts, gates: RolloutGates, *, confirmed: bool, waited: int) -> GateRuling:
     """Return whether enough of a phase serves the variant, or with `confirmed` has kept it through its soak.
 
-    waited: seconds without one more of them; beyond the plan's patience it is paused. Of devices that never try it none is waited for,
+    waited: seconds; beyond the plan's patience it is paused. Of devices that never try it none is waited for,
     but a phase of which most do not is no test.
     """
     of, have = counts.assigned - counts.never, counts.confirmed if confirmed else counts.served
@@ -121,7 +121,7 @@ def success(counts: PhaseCounts, gates: RolloutGates, *, confirmed: bool, waited
         reason = f"{said} and {ended} took it back: {percent(gates.success)} can't be reached any more"
         return GateRuling(Gate.SUCCESS, Ruling.PAUSE, reason)
     if gates.patience and waited > gates.patience:
-        reason = f"{said} after {waited} s in which nothing came, {percent(gates.success)} must"
+        reason = f"{said} after {waited} s, {percent(gates.success)} must; the plan's patience is {gates.patience} s"
         return GateRuling(Gate.PATIENCE, Ruling.PAUSE, reason)
     return GateRuling(Gate.SUCCESS, Ruling.WAIT, f"{said}, {percent(gates.success)} must")
 
