@@ -40,9 +40,7 @@ class RolloutDirector:
         self._every, self._clock, self._synchronous = every, clock, synchronous
         self._systemd = Systemd({}) if systemd is None else systemd
         self._stop = threading.Event()
-        self._store: SqliteStore | None = None
         self._stepper: Stepper | None = None
-        self._inode = 0
         self._noted, self._known = 0, frozenset[str]()
         self.total = StepDone()
 
@@ -65,7 +63,6 @@ class RolloutDirector:
                         self._rest()
             finally:
                 self._systemd.stopping()
-                self._close()
         return self.total
 
     def _look(self, once: bool) -> StepDone:
@@ -74,7 +71,7 @@ class RolloutDirector:
             with self._opened() as stepper:
                 now = int(self._clock())
                 done = self._stepped(stepper, now)
-                self._note(now, done)
+                self._note(stepper.store, now, done)
         except (StateBusy, DiskUnwritable) as error:
             if once:
                 raise
@@ -86,8 +83,7 @@ class RolloutDirector:
         return done
 
     def _stepped(self, stepper: Stepper, now: int) -> StepDone:
-        assert self._store is not None
-        held = keys.trusted(self._store.identity, [row.record for row in self._store.trusts.all()])
+        held = keys.trusted(stepper.store.identity, [row.record for row in stepper.store.trusts.all()])
         if self._key.public not in keys.named(held, Role.DIRECTOR):
             self._take_newer(held)
         if self._key.public not in held.keys(Role.DIRECTOR, now):
@@ -112,21 +108,21 @@ class RolloutDirector:
     def _opened(self) -> Iterator[Stepper]:
         """Give the stepper on the registry that has its name now: a restore may have put another file there."""
         with share_registry(self._path):
-            there = self._path.stat().st_ino if self._path.exists() else 0
-            if self._store is None or there != self._inode:
-                self._close()
-                self._store = open_registry(self._path, synchronous=self._synchronous)
-                self._stepper, self._inode = Stepper(self._store, self._key), there
-            assert self._stepper is not None
-            yield self._stepper
+            store = open_registry(self._path, synchronous=self._synchronous)
+            try:
+                if self._stepper is None:
+                    self._stepper = Stepper(store, self._key)
+                self._stepper.on(store)
+                yield self._stepper
+            finally:
+                store.close()  # left open, it would keep a restore from putting another file in the place
 
-    def _note(self, now: int, done: StepDone) -> None:
+    def _note(self, store: SqliteStore, now: int, done: StepDone) -> None:
         """Note that it looks, for who asks whether a director runs."""
-        assert self._store is not None
         if abs(now - self._noted) >= NOTED or done:
-            self._store.tallies.set_measured(FIGURE, "looked", now)
+            store.tallies.set_measured(FIGURE, "looked", now)
             self._noted = now
-        rows = [row for row in self._store.rollouts.all(ended=False) if row.state != DRAFT]
+        rows = [row for row in store.rollouts.all(ended=False) if row.state != DRAFT]
         self._systemd.status(", ".join(f"{row.name} {row.state} phase {row.phase + 1}" for row in rows[:8]) or "no rollout is under way")
 
     def _tell(self, done: StepDone) -> None:
@@ -153,8 +149,3 @@ class RolloutDirector:
             self._systemd.alive()
             self._stop.wait(min(ALIVE, left))
         self._systemd.alive()
-
-    def _close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store = self._stepper = None

@@ -32,7 +32,7 @@ class Ruling(str, Enum):
     HALT = "halt"
 
 
-class Gate(str, Enum):
+class GateName(str, Enum):
     """Which gate says it; the first word of the reason that a rollout is kept with."""
 
     QUALITY = "quality"
@@ -45,7 +45,7 @@ class Gate(str, Enum):
 class GateRuling:
     """What a gate says, and why."""
 
-    gate: Gate
+    gate: GateName
     ruling: Ruling
     reason: str
     paired: Paired = pairing.NOTHING  # of the quality gate
@@ -98,8 +98,8 @@ def errors(counts: PhaseCounts, gates: RolloutGates) -> GateRuling:
         kinds = sorted(((n, code) for code, n in counts.codes.items() if n and code not in FAULTLESS), key=lambda one: (-one[0], one[1]))
         said += " (" + ", ".join(f"{code or 'no code'} {n}" for n, code in kinds[:8]) + ")" if kinds else ""
     if failed >= least and failed * WHOLE > gates.error * tried:
-        return GateRuling(Gate.ERRORS, Ruling.HALT, f"{said}; at most {percent(gates.error)} may")
-    return GateRuling(Gate.ERRORS, Ruling.PASS, said)
+        return GateRuling(GateName.ERRORS, Ruling.HALT, f"{said}; at most {percent(gates.error)} may")
+    return GateRuling(GateName.ERRORS, Ruling.PASS, said)
 
 
 def success(counts: PhaseCounts, gates: RolloutGates, *, confirmed: bool, waited: int) -> GateRuling:
@@ -113,17 +113,17 @@ def success(counts: PhaseCounts, gates: RolloutGates, *, confirmed: bool, waited
     said = f"{have} of {of} devices {verb}"
     if counts.never * 2 > counts.assigned:
         reason = f"{counts.never} of {counts.assigned} devices refused it or were away: too few are left to try it"
-        return GateRuling(Gate.SUCCESS, Ruling.PAUSE, reason)
+        return GateRuling(GateName.SUCCESS, Ruling.PAUSE, reason)
     if have and have * WHOLE >= gates.success * of:
-        return GateRuling(Gate.SUCCESS, Ruling.PASS, said)
+        return GateRuling(GateName.SUCCESS, Ruling.PASS, said)
     ended = counts.failed + sum(counts.codes.get(code, 0) for code in FAULTLESS)
     if (of - ended) * WHOLE < gates.success * of or not of - ended:
         reason = f"{said} and {ended} took it back: {percent(gates.success)} can't be reached any more"
-        return GateRuling(Gate.SUCCESS, Ruling.PAUSE, reason)
+        return GateRuling(GateName.SUCCESS, Ruling.PAUSE, reason)
     if gates.patience and waited > gates.patience:
         reason = f"{said} after {waited} s, {percent(gates.success)} must; the plan's patience is {gates.patience} s"
-        return GateRuling(Gate.PATIENCE, Ruling.PAUSE, reason)
-    return GateRuling(Gate.SUCCESS, Ruling.WAIT, f"{said}, {percent(gates.success)} must")
+        return GateRuling(GateName.PATIENCE, Ruling.PAUSE, reason)
+    return GateRuling(GateName.SUCCESS, Ruling.WAIT, f"{said}, {percent(gates.success)} must")
 
 
 def quality(scores: Sequence[DeviceScore], size: int, gates: RolloutGates, *, ended: bool) -> GateRuling:
@@ -133,14 +133,14 @@ def quality(scores: Sequence[DeviceScore], size: int, gates: RolloutGates, *, en
     the 95 % lower bound of the change is above the margin, else pause. A margin of all is not judged.
     """
     if gates.margin >= WHOLE:
-        return GateRuling(Gate.QUALITY, Ruling.PASS, "not judged: the plan lets it lose all")
+        return GateRuling(GateName.QUALITY, Ruling.PASS, "not judged: the plan lets it lose all")
     kinds = [[one for one in scores if one.accuracy is kind] for kind in (True, False)]
     rulings = [_judged(one, size, gates, ended) for one in kinds if any(s.rows > 0 for s in one)]
     if not rulings:
         if not ended:
-            return GateRuling(Gate.QUALITY, Ruling.WAIT, "no device has judged it yet")
+            return GateRuling(GateName.QUALITY, Ruling.WAIT, "no device has judged it yet")
         reason = "no device had held-out samples to judge it by: keep some on the boards, or make a plan whose margin is all"
-        return GateRuling(Gate.QUALITY, Ruling.PAUSE, reason)
+        return GateRuling(GateName.QUALITY, Ruling.PAUSE, reason)
     worst = [Ruling.HALT, Ruling.PAUSE, Ruling.WAIT, Ruling.PASS]
     return min(rulings, key=lambda one: worst.index(one.ruling))
 
@@ -151,17 +151,17 @@ def _judged(scores: Sequence[DeviceScore], size: int, gates: RolloutGates, ended
     said = _said(found, scores[0].accuracy)
     if found.log_evidence >= sure and found.fall < -margin:
         reason = f"{said}; chance alone makes such a fall once in {_once_in(found.log_evidence)} rollouts, however often one looks"
-        return GateRuling(Gate.QUALITY, Ruling.HALT, reason, found)
+        return GateRuling(GateName.QUALITY, Ruling.HALT, reason, found)
     if not ended:
-        return GateRuling(Gate.QUALITY, Ruling.WAIT, said, found)
+        return GateRuling(GateName.QUALITY, Ruling.WAIT, said, found)
     if size >= MANY and found.devices < _JUDGED_LEAST:
         reason = f"{said}: of {size} devices at least {_JUDGED_LEAST} must have judged it"
-        return GateRuling(Gate.QUALITY, Ruling.PAUSE, reason, found)
+        return GateRuling(GateName.QUALITY, Ruling.PAUSE, reason, found)
     if found.low > -margin:
         reason = f"{said}, with 95 % at least {_signed(found.low)}; the margin is {_signed(-margin)}"
-        return GateRuling(Gate.QUALITY, Ruling.PASS, reason, found)
+        return GateRuling(GateName.QUALITY, Ruling.PASS, reason, found)
     reason = f"{said}, but it may as well be {_signed(found.low)}, beyond the margin of {_signed(-margin)}: {_would_tell(found, margin)}"
-    return GateRuling(Gate.QUALITY, Ruling.PAUSE, reason, found)
+    return GateRuling(GateName.QUALITY, Ruling.PAUSE, reason, found)
 
 
 def _said(found: Paired, accuracy: bool) -> str:

@@ -20,7 +20,7 @@ SCORES_MAX = 5_000  # devices of a phase whose samples are judged: the first one
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RolloutStanding:
     """How many devices of a rollout stand where."""
 
     phase: PhaseCounts  # of the phase that it is in
@@ -30,7 +30,7 @@ class Standing:
     mark: tuple[RolloutTally, ...]  # another one whenever something has changed
 
     @classmethod
-    def of(cls, store: SqliteStore, row: RolloutRow) -> Standing:
+    def of(cls, store: SqliteStore, row: RolloutRow) -> RolloutStanding:
         tallies = tuple(store.rollouts.tallies(row.id))
         frozen = 0  # taken in and frozen since: they are not waited for
         waits = sum(one.devices for one in tallies if one.phase == row.phase and one.state == WAITING)
@@ -42,31 +42,30 @@ class Standing:
         return cls(here, whole, offered, served, tallies)
 
 
-class Judge:
+class PhaseJudge:
     """Rules on phases, and remembers the last ruling on each."""
 
-    def __init__(self, store: SqliteStore) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._last: dict[int, tuple[object, GateRuling]] = {}
 
-    def halting(self, row: RolloutRow, stand: Standing, plan: RolloutGates) -> GateRuling | None:
+    def halting(self, store: SqliteStore, row: RolloutRow, stand: RolloutStanding, plan: RolloutGates) -> GateRuling | None:
         """Return the gate that halts a rollout now, if one does."""
         for counts in (stand.phase, stand.whole):
             if (ruling := gates.errors(counts, plan)).ruling is Ruling.HALT:
                 return ruling
-        ruling = self._quality(row, stand, plan, ended=False)
+        ruling = self._quality(store, row, stand, plan, ended=False)
         return ruling if ruling.ruling is Ruling.HALT else None
 
-    def at_end(self, row: RolloutRow, stand: Standing, plan: RolloutGates) -> GateRuling:
+    def at_end(self, store: SqliteStore, row: RolloutRow, stand: RolloutStanding, plan: RolloutGates) -> GateRuling:
         """Return what the quality gate says at the end of a phase."""
-        return self._quality(row, stand, plan, ended=True)
+        return self._quality(store, row, stand, plan, ended=True)
 
-    def _quality(self, row: RolloutRow, stand: Standing, plan: RolloutGates, *, ended: bool) -> GateRuling:
+    def _quality(self, store: SqliteStore, row: RolloutRow, stand: RolloutStanding, plan: RolloutGates, *, ended: bool) -> GateRuling:
         mark = (row.phase, stand.mark, ended)
         held = self._last.get(row.id)
         if held is not None and held[0] == mark:
             return held[1]
-        rows = self._store.rollout_steps.scores(row.id, row.phase, SCORES_MAX)
+        rows = store.rollout_steps.scores(row.id, row.phase, SCORES_MAX)
         ruling = gates.quality(list(scores(rows)), min(stand.phase.assigned, SCORES_MAX), plan, ended=ended)
         self._last[row.id] = mark, ruling
         return ruling

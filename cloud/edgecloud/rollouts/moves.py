@@ -13,7 +13,7 @@ from edgecloud.registry import RolloutRow
 from edgecloud.registry.rollout_rows import ABORTED, APPROVED, DONE, DRAFT, HALTED, PAUSED, ROLLING_BACK, RUNNING, SOAKING
 from modelwire.deploying.plans import RolloutVerb
 
-from .gates import Gate
+from .gates import GateName
 from .orders import RolloutOrders, SealedOrder
 
 FOLLOWS, WAIVED, SEAL = "follows", "waived", "seal"  # first words of reasons, beside the verbs and the gates
@@ -90,8 +90,8 @@ def _resumed(row: RolloutRow, orders: RolloutOrders, reason: str) -> RolloutMove
     """Return where a pause leads that a person ends: who resumes against a gate's doubt has heard it, and takes it on himself."""
     if orders.plan is None:
         return RolloutMove(note="it can't be resumed: its plan is sealed by no key that speaks")
-    if word(row) == Gate.QUALITY.value:
+    if word(row) == GateName.QUALITY.value:
         return next_phase(row, orders, reason)
-    if word(row) == Gate.SUCCESS.value:
+    if word(row) == GateName.SUCCESS.value:
         return RolloutMove(SOAKING, None, f"{WAIVED}: {reason}")
     return RolloutMove(RUNNING, None, reason)

@@ -20,7 +20,7 @@ BACK_EXPIRY = 90 * DAY  # seconds that the way back is good for: a device that w
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class RolloutOffer:
     """All that the devices of a rollout are offered alike."""
 
     plan: RolloutPlan
@@ -28,7 +28,7 @@ class Offer:
     statement: bytes  # as the root key sealed it
 
 
-def offered(store: SqliteStore, key: Signer, row: RolloutRow, offer: Offer, to: AssignmentRow, now: int) -> DesiredRow:
+def offered(store: SqliteStore, key: Signer, row: RolloutRow, offer: RolloutOffer, to: AssignmentRow, now: int) -> DesiredRow:
     """Seal the variant for a device of a phase, and keep it for the ingester to pass on. In a transaction of the caller's."""
     plan = offer.plan
     begins = opens(plan.window, now)

@@ -33,9 +33,9 @@ from modelwire.wire.trust import Trusted
 from . import gates, judging, moves
 from .enrolling import Enrolment
 from .gates import GateRuling, Ruling
-from .judging import Standing
+from .judging import RolloutStanding
 from .moves import RolloutMove
-from .offering import BACK_EXPIRY, DAY, Offer, offered, soak_of, taken_back
+from .offering import BACK_EXPIRY, DAY, RolloutOffer, offered, soak_of, taken_back
 from .orders import RolloutOrders, SealedOrder, orders_of, variant_in
 
 BATCH = 500  # devices that one step offers something, in one transaction: a tenth of a second in which no update is taken in
@@ -70,18 +70,22 @@ class Stepper:
     """Steps again and again, and remembers between two steps what it has looked through: what it forgets costs time alone."""
 
     def __init__(self, store: SqliteStore, key: Signer) -> None:
-        self._store, self.key = store, key
+        self.store, self.key = store, key
         self._enrolments: dict[tuple[int, int], Enrolment] = {}
         self._looked: dict[int, int] = {}  # when the whole fleet was looked at last for who fits a rollout
-        self._judge = judging.Judge(store)
+        self._judge = judging.PhaseJudge()
+
+    def on(self, store: SqliteStore) -> None:
+        """Go on with the registry as it was opened anew; what was looked through before still holds."""
+        self.store = store
 
     def step(self, now: int) -> StepDone:
         """Do what is due. Raises BadArgument unless the trust record in force names the key, or the one before it while they overlap."""
-        held = keys.trusted(self._store.identity, [row.record for row in self._store.trusts.all()])
+        held = keys.trusted(self.store.identity, [row.record for row in self.store.trusts.all()])
         if self.key.public not in held.keys(Role.DIRECTOR, now):
             keys.require_speaks(self.key, Role.DIRECTOR, held, "the director's key")
         done = StepDone()
-        for row in self._store.rollouts.all():
+        for row in self.store.rollouts.all():
             try:
                 self._rollout(row, held, now, done)
             except ModelWireError as error:  # one rollout that is damaged holds up no other
@@ -91,7 +95,7 @@ class Stepper:
     def _rollout(self, row: RolloutRow, held: Trusted, now: int, done: StepDone) -> None:
         if row.state in (ROLLED_BACK, ABORTED) or (row.state in (DRAFT, DONE) and not self._decided(row)):
             return
-        orders = orders_of(self._store, held, row, now)
+        orders = orders_of(self.store, held, row, now)
         done.notes += [f"{row.name}: {fault}" for fault in orders.faults]
         for _ in range(_TURNS):
             move = self._turn(row, orders, held, now, done)
@@ -104,7 +108,7 @@ class Stepper:
 
     def _decided(self, row: RolloutRow) -> bool:
         """Return whether something was decided that was not heeded yet; without a look at seals."""
-        rows = self._store.rollouts.decisions(row.id)
+        rows = self.store.rollouts.decisions(row.id)
         return bool(rows) and rows[-1].number > moves.heeded(row)
 
     def _moved(self, row: RolloutRow, orders: RolloutOrders, move: RolloutMove, now: int) -> RolloutRow | None:
@@ -112,18 +116,18 @@ class Stepper:
         fresh = next(_fresh(row, orders), None)
         number = fresh.said.number if fresh is not None else moves.heeded(row)
         reason = moves.marked(moves.why(row) if move.reason is None else move.reason, number)
-        with self._store.transaction():
-            if self._store.rollouts.by_id(row.id) != row:
+        with self.store.transaction():
+            if self.store.rollouts.by_id(row.id) != row:
                 return None
             if move.state == RUNNING and row.state != RUNNING:
                 self._end_followers(row, now)
-            return self._store.rollouts.move(row.id, state=move.state, phase=move.phase, reason=reason, now=now)
+            return self.store.rollouts.move(row.id, state=move.state, phase=move.phase, reason=reason, now=now)
 
     def _turn(self, row: RolloutRow, orders: RolloutOrders, held: Trusted, now: int, done: StepDone) -> RolloutMove | None:
         """Return how a rollout goes on; None when nothing is left to be done now."""
         fresh = next(_fresh(row, orders), None)
         if fresh is not None:
-            stand = Standing.of(self._store, row)
+            stand = RolloutStanding.of(self.store, row)
             move = moves.by_order(row, orders, fresh, offered=stand.offered, served=stand.served)
             done.notes += [f"{row.name}: {move.note}"] * bool(move.note)
             return move
@@ -141,14 +145,14 @@ class Stepper:
 
     def _under_way(self, row: RolloutRow, orders: RolloutOrders, held: Trusted, now: int, done: StepDone) -> RolloutMove | None:
         assert orders.plan is not None
-        stand = Standing.of(self._store, row)
-        halting = self._judge.halting(row, stand, orders.plan.gates)
+        stand = RolloutStanding.of(self.store, row)
+        halting = self._judge.halting(self.store, row, stand, orders.plan.gates)
         if halting is not None:
             return RolloutMove(HALTED, None, _said(halting))
         if row.state == PAUSED:
             return None
         try:
-            offer = Offer(orders.plan, *_stated(self._store, held, orders, now))
+            offer = RolloutOffer(orders.plan, *_stated(self.store, held, orders, now))
         except ModelWireError as error:
             return RolloutMove(PAUSED, None, f"{moves.SEAL}: {error.message}")
         if row.state == SOAKING:
@@ -156,16 +160,16 @@ class Stepper:
             return self._soaking(row, orders, stand, now)
         return self._running(row, orders, offer, now, done)
 
-    def _running(self, row: RolloutRow, orders: RolloutOrders, offer: Offer, now: int, done: StepDone) -> RolloutMove | None:
+    def _running(self, row: RolloutRow, orders: RolloutOrders, offer: RolloutOffer, now: int, done: StepDone) -> RolloutMove | None:
         assert orders.plan is not None
         follows = moves.word(row) == moves.FOLLOWS
-        if follows or not self._store.rollout_steps.assigned_count(row.id, row.phase):
+        if follows or not self.store.rollout_steps.assigned_count(row.id, row.phase):
             nobody = self._take_in(row, orders, now, done)
             if nobody is not None and not follows:
                 return nobody
         self._offer(row, offer, now, done)
         self._renew(row, offer, now, done)
-        stand = Standing.of(self._store, row)
+        stand = RolloutStanding.of(self.store, row)
         if follows or not stand.phase.assigned:
             return None
         waited = now - max(row.phase_at, row.changed_at)
@@ -174,7 +178,7 @@ class Stepper:
             return RolloutMove(SOAKING, None, _said(ruling))
         return RolloutMove(PAUSED, None, _said(ruling)) if ruling.ruling is Ruling.PAUSE else None
 
-    def _soaking(self, row: RolloutRow, orders: RolloutOrders, stand: Standing, now: int) -> RolloutMove | None:
+    def _soaking(self, row: RolloutRow, orders: RolloutOrders, stand: RolloutStanding, now: int) -> RolloutMove | None:
         assert orders.plan is not None
         soak, waived = soak_of(orders.plan, row.phase), moves.word(row) == moves.WAIVED
         if now - (row.changed_at if waived else row.phase_at) < soak:
@@ -183,7 +187,7 @@ class Stepper:
             ruling = gates.success(stand.phase, orders.plan.gates, confirmed=True, waited=now - row.changed_at - soak)
             if ruling.ruling is not Ruling.PASS:
                 return RolloutMove(PAUSED, None, _said(ruling)) if ruling.ruling is Ruling.PAUSE else None
-        ruling = self._judge.at_end(row, stand, orders.plan.gates)
+        ruling = self._judge.at_end(self.store, row, stand, orders.plan.gates)
         if ruling.ruling is Ruling.PASS:
             return moves.next_phase(row, orders, _said(ruling))
         return RolloutMove(HALTED if ruling.ruling is Ruling.HALT else PAUSED, None, _said(ruling))
@@ -193,57 +197,57 @@ class Stepper:
         assert orders.plan is not None
         if now < self._looked.get(row.id, 0) + LOOK_EVERY and moves.word(row) == moves.FOLLOWS:
             return None
-        one = self._enrolments.setdefault((row.id, row.phase), Enrolment(self._store, row.id, orders.plan))
-        if not one.go_on():
+        one = self._enrolments.setdefault((row.id, row.phase), Enrolment(row.id, orders.plan))
+        if not one.go_on(self.store):
             return None
         del self._enrolments[row.id, row.phase]
         self._looked[row.id] = now
-        with self._store.transaction():
-            if self._store.rollouts.by_id(row.id) != row:
+        with self.store.transaction():
+            if self.store.rollouts.by_id(row.id) != row:
                 return None
-            taken = self._store.rollouts.assign(row.id, one.chosen(row.phase), row.phase, now)
+            taken = self.store.rollouts.assign(row.id, one.chosen(self.store, row.phase), row.phase, now)
         done.assigned += taken
         if taken:
             return None
-        if not self._store.rollout_steps.assigned_count(row.id):
-            return RolloutMove(PAUSED, None, f"{gates.Gate.PATIENCE.value}: nobody whom it is for can take it now")
+        if not self.store.rollout_steps.assigned_count(row.id):
+            return RolloutMove(PAUSED, None, f"{gates.GateName.PATIENCE.value}: nobody whom it is for can take it now")
         return moves.next_phase(row, orders, f"phase: {row.phase + 1} takes nobody in beside those of the phases before")
 
-    def _offer(self, row: RolloutRow, offer: Offer, now: int, done: StepDone) -> None:
-        """Offer it to those who wait, as many as the rate and the jitter let this step."""
+    def _offer(self, row: RolloutRow, offer: RolloutOffer, now: int, done: StepDone) -> None:
+        """RolloutOffer it to those who wait, as many as the rate and the jitter let this step."""
         room = self._room(row, offer, now)
         if room <= 0:
             return
-        with self._store.transaction():
-            if self._store.rollouts.by_id(row.id) != row:
+        with self.store.transaction():
+            if self.store.rollouts.by_id(row.id) != row:
                 return
-            for one in self._store.rollouts.waiting(row.id, room, row.phase):
-                offered(self._store, self.key, row, offer, one, now)
+            for one in self.store.rollouts.waiting(row.id, room, row.phase):
+                offered(self.store, self.key, row, offer, one, now)
                 done.offered += 1
 
-    def _renew(self, row: RolloutRow, offer: Offer, now: int, done: StepDone) -> None:
-        """Offer it anew to those who did not hear of it in time."""
+    def _renew(self, row: RolloutRow, offer: RolloutOffer, now: int, done: StepDone) -> None:
+        """RolloutOffer it anew to those who did not hear of it in time."""
         before = now - offer.plan.expiry - DAY * (offer.plan.window[0] != offer.plan.window[1])
         room = self._room(row, offer, now, spread=False)
         if room <= 0:
             return
-        with self._store.transaction():
-            if self._store.rollouts.by_id(row.id) != row:
+        with self.store.transaction():
+            if self.store.rollouts.by_id(row.id) != row:
                 return
-            late = self._store.rollout_steps.under_way(row.id, (State.OFFERED.value,), back=False, before=before, limit=room)
+            late = self.store.rollout_steps.under_way(row.id, (State.OFFERED.value,), back=False, before=before, limit=room)
             for one in late:
-                if not self._store.rollouts.is_frozen(one.device, one.model):
-                    offered(self._store, self.key, row, offer, one, now)
+                if not self.store.rollouts.is_frozen(one.device, one.model):
+                    offered(self.store, self.key, row, offer, one, now)
                     done.offered += 1
 
-    def _room(self, row: RolloutRow, offer: Offer, now: int, *, spread: bool = True) -> int:
+    def _room(self, row: RolloutRow, offer: RolloutOffer, now: int, *, spread: bool = True) -> int:
         plan, room = offer.plan, BATCH
         if plan.rate:
-            room = min(room, plan.rate - self._store.rollout_steps.offers_since(row.id, now - 60, plan.rate))
+            room = min(room, plan.rate - self.store.rollout_steps.offers_since(row.id, now - 60, plan.rate))
         if plan.jitter and spread:
             # Devices wait in an order that is chance already: as many as the time that has passed makes due.
-            of = self._store.rollout_steps.assigned_count(row.id, row.phase)
-            left = sum(one.devices for one in self._store.rollouts.tallies(row.id) if (one.phase, one.state) == (row.phase, WAITING))
+            of = self.store.rollout_steps.assigned_count(row.id, row.phase)
+            left = sum(one.devices for one in self.store.rollouts.tallies(row.id) if (one.phase, one.state) == (row.phase, WAITING))
             due = math.ceil(of * min(1.0, (now - row.phase_at + 1) / plan.jitter))
             room = min(room, due - (of - left))
         return room
@@ -253,7 +257,7 @@ class Stepper:
         self._repeat_back(row, now, done)
         if sent == BATCH:
             return None
-        back = [one for one in self._store.rollouts.tallies(row.id) if one.back]
+        back = [one for one in self.store.rollouts.tallies(row.id) if one.back]
         waits = sum(one.devices for one in back if one.state in _OPEN)
         if waits and self._any_may_answer(row, now):
             return None
@@ -266,9 +270,9 @@ class Stepper:
 
     def _any_may_answer(self, row: RolloutRow, now: int) -> bool:
         """Return whether one that was sent back and has not answered is on line, or was told of it only just now."""
-        waits = self._store.rollout_steps.under_way(row.id, _OPEN, back=True, before=now + 1, limit=2 * BATCH)
+        waits = self.store.rollout_steps.under_way(row.id, _OPEN, back=True, before=now + 1, limit=2 * BATCH)
         for one in waits:
-            presence = self._store.lineages.presence(one.lineage)
+            presence = self.store.lineages.presence(one.lineage)
             if now - one.offered_at < AWAY or (presence is not None and presence.online):
                 return True
         return len(waits) == 2 * BATCH
@@ -276,33 +280,33 @@ class Stepper:
     def _take_back(self, row: RolloutRow, states: Sequence[str], now: int, done: StepDone) -> tuple[int, int]:
         """Send back, or tell to stay, devices in some states; return how many, and of how many it is not known what they had."""
         sent = kept = after = 0
-        with self._store.transaction():
-            if self._store.rollouts.by_id(row.id) != row:
+        with self.store.transaction():
+            if self.store.rollouts.by_id(row.id) != row:
                 return BATCH, 0
             while sent < BATCH:
-                page: list[AssignmentRow] = self._store.rollout_steps.under_way(
+                page: list[AssignmentRow] = self.store.rollout_steps.under_way(
                     row.id, states, back=False, before=now + 1, after=after, limit=BATCH - sent
                 )
                 if not page:
                     break
                 for one in page:
-                    known = taken_back(self._store, self.key, row, one, now) is not None
+                    known = taken_back(self.store, self.key, row, one, now) is not None
                     sent, kept, after = sent + known, kept + (not known), one.lineage
         done.taken_back += sent
         return sent, kept
 
     def _repeat_back(self, row: RolloutRow, now: int, done: StepDone) -> None:
-        with self._store.transaction():
-            if self._store.rollouts.by_id(row.id) == row:
-                late = self._store.rollout_steps.under_way(row.id, _OPEN, back=True, before=now - BACK_EXPIRY, limit=BATCH)
-                done.taken_back += sum(taken_back(self._store, self.key, row, one, now) is not None for one in late)
+        with self.store.transaction():
+            if self.store.rollouts.by_id(row.id) == row:
+                late = self.store.rollout_steps.under_way(row.id, _OPEN, back=True, before=now - BACK_EXPIRY, limit=BATCH)
+                done.taken_back += sum(taken_back(self.store, self.key, row, one, now) is not None for one in late)
 
     def _end_followers(self, row: RolloutRow, now: int) -> None:
         """End rollouts of the same model that only take in who comes later: what is newer begins."""
-        for other in self._store.rollouts.all(ended=False):
+        for other in self.store.rollouts.all(ended=False):
             if other.id != row.id and other.model == row.model and moves.word(other) == moves.FOLLOWS and other.state == RUNNING:
                 reason = moves.marked(f"{moves.FOLLOWS}: {row.name} begins, which is newer", moves.heeded(other))
-                self._store.rollouts.move(other.id, state=DONE, reason=reason, now=now)
+                self.store.rollouts.move(other.id, state=DONE, reason=reason, now=now)
 
 
 def _fresh(row: RolloutRow, orders: RolloutOrders) -> Iterator[SealedOrder]:

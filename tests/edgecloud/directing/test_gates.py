@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecloud.rollouts import gates, pairing
-from edgecloud.rollouts.gates import Gate, PhaseCounts, Ruling
+from edgecloud.rollouts.gates import GateName, PhaseCounts, Ruling
 from edgecloud.rollouts.pairing import DeviceScore
 from modelwire.deploying.plans import WHOLE, RolloutGates
 from modelwire.deploying.reports import ROWS_MAX, Code
@@ -80,7 +80,7 @@ def test_a_phase_of_five_is_passed_by_no_less_than_three_devices() -> None:
 
 def test_too_few_rows_pause_and_say_how_many_more_would_tell() -> None:
     found = gates.quality([DeviceScore("a", 60, 3, 3), DeviceScore("b", 60, 2, 2)], 2, GATES, ended=True)
-    assert (found.gate, found.ruling) == (Gate.QUALITY, Ruling.PAUSE)
+    assert (found.gate, found.ruling) == (GateName.QUALITY, Ruling.PAUSE)
     more = int(found.reason.partition("about ")[2].split()[0])
     half = more // 2 + 1  # each: of one device's rows no more than twice the median's count
     told = [DeviceScore(name, 60 + half, n, n) for name, n in (("a", 3 + half // 24), ("b", 2 + half // 24))]
@@ -167,17 +167,17 @@ def test_refused_and_late_devices_are_no_failures() -> None:
 
 
 def test_success_waits_pauses_and_passes() -> None:
-    def ruling(states: dict[State, int], *, waited: int = 0, confirmed: bool = False, assigned: int = 10) -> tuple[Gate, Ruling]:
+    def ruling(states: dict[State, int], *, waited: int = 0, confirmed: bool = False, assigned: int = 10) -> tuple[GateName, Ruling]:
         codes = {Code.WORSE: states.get(State.REVERTED, 0)}
         found = gates.success(PhaseCounts(assigned, states, codes), RolloutGates(patience=60), confirmed=confirmed, waited=waited)
         return found.gate, found.ruling
 
-    assert ruling({State.SOAKING: 8}) == (Gate.SUCCESS, Ruling.WAIT)
-    assert ruling({State.SOAKING: 8}, waited=61) == (Gate.PATIENCE, Ruling.PAUSE)
-    assert ruling({State.SOAKING: 9}) == (Gate.SUCCESS, Ruling.PASS)
-    assert ruling({State.SOAKING: 9}, confirmed=True) == (Gate.SUCCESS, Ruling.WAIT)
-    assert ruling({State.CONFIRMED: 4, State.REFUSED: 5}, confirmed=True) == (Gate.SUCCESS, Ruling.WAIT)
-    assert ruling({State.CONFIRMED: 5, State.REFUSED: 5}, confirmed=True) == (Gate.SUCCESS, Ruling.PASS)
-    assert ruling({State.CONFIRMED: 4, State.REFUSED: 6}) == (Gate.SUCCESS, Ruling.PAUSE), "most refuse: no test"
-    assert ruling({State.CONFIRMED: 8, State.REVERTED: 2}) == (Gate.SUCCESS, Ruling.PAUSE), "90 % can't be reached any more"
-    assert ruling({}, assigned=0) == (Gate.SUCCESS, Ruling.PAUSE)
+    assert ruling({State.SOAKING: 8}) == (GateName.SUCCESS, Ruling.WAIT)
+    assert ruling({State.SOAKING: 8}, waited=61) == (GateName.PATIENCE, Ruling.PAUSE)
+    assert ruling({State.SOAKING: 9}) == (GateName.SUCCESS, Ruling.PASS)
+    assert ruling({State.SOAKING: 9}, confirmed=True) == (GateName.SUCCESS, Ruling.WAIT)
+    assert ruling({State.CONFIRMED: 4, State.REFUSED: 5}, confirmed=True) == (GateName.SUCCESS, Ruling.WAIT)
+    assert ruling({State.CONFIRMED: 5, State.REFUSED: 5}, confirmed=True) == (GateName.SUCCESS, Ruling.PASS)
+    assert ruling({State.CONFIRMED: 4, State.REFUSED: 6}) == (GateName.SUCCESS, Ruling.PAUSE), "most refuse: no test"
+    assert ruling({State.CONFIRMED: 8, State.REVERTED: 2}) == (GateName.SUCCESS, Ruling.PAUSE), "90 % can't be reached any more"
+    assert ruling({}, assigned=0) == (GateName.SUCCESS, Ruling.PAUSE)
