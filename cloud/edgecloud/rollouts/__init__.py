@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["directing", "gates", "judging", "moves", "offering", "orders", "pairing", "stepping"]
+__all__ = ["directing", "enrolling", "gates", "judging", "moves", "offering", "orders", "pairing", "stepping"]

@@ -59,7 +59,7 @@ class RolloutDirector:
                     done = self._look(once)
                     if self._stop.is_set() or (once and not done):
                         break
-                    if not once:
+                    if not once and not done.unfinished:
                         self._rest()
             finally:
                 self._systemd.stopping()
@@ -80,6 +80,7 @@ class RolloutDirector:
             return StepDone()
         self._tell(done)
         self._systemd.ready()
+        self._systemd.alive()
         return done
 
     def _stepped(self, stepper: Stepper, now: int) -> StepDone:

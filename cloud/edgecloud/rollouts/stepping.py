@@ -54,11 +54,12 @@ class StepDone:
     offered: int = 0  # devices that were offered a variant
     taken_back: int = 0  # devices that were sent back, or told to stay
     assigned: int = 0  # devices that were taken into a phase
+    unfinished: bool = False  # whether the fleet was not looked through yet for who fits
     lines: list[str] = field(default_factory=list)  # how rollouts went on, in words
     notes: list[str] = field(default_factory=list)  # what does not hold or leads nowhere
 
     def __bool__(self) -> bool:
-        return bool(self.offered or self.taken_back or self.assigned or self.lines)
+        return bool(self.offered or self.taken_back or self.assigned or self.unfinished or self.lines)
 
 
 def step(store: SqliteStore, key: Signer, now: int) -> StepDone:
@@ -199,6 +200,7 @@ class Stepper:
             return None
         one = self._enrolments.setdefault((row.id, row.phase), Enrolment(row.id, orders.plan))
         if not one.go_on(self.store):
+            done.unfinished = True
             return None
         del self._enrolments[row.id, row.phase]
         self._looked[row.id] = now

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgecloud.registry import FrozenRow, VariantRow
+from edgecloud.rollouts import enrolling
 from edgecloud.rollouts.stepping import Stepper
 from modelwire.deploying.plans import RolloutGates, RolloutPhase, RolloutVerb
 from modelwire.deploying.reports import Code, DeviceFigures
@@ -441,3 +442,14 @@ def test_losses_are_judged_where_devices_have_no_accuracies(rolling: Rolling) ->
         rolling.say(name_of(n), State.SOAKING, figures, before=0.5 + n / 100, after=(0.5 + n / 100) * 1.30 + n / 1000)
     rolling.settle()
     assert rolling.row.state == "halted" and rolling.row.reason.startswith("quality: on 8 devices the loss")
+
+
+def test_a_large_fleet_is_looked_through_in_spans_and_begins_alike(rolling: Rolling, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrolling, "SPAN", 3)
+    rolling.plan(phases=(RolloutPhase(count=2), RolloutPhase(share=10_000)))
+    done = rolling.step()
+    assert done.unfinished and done.assigned == 0 and rolling.states() == {}
+    rolling.settle()
+    assert rolling.states() == {"offered": 2}
+    canaries = sorted((name_of(n) for n in range(1, 9)), key=lambda device: enrolling.rank(rolling.row.rollout, device))
+    assert [one.device for one in rolling.assigned()] == canaries[:2]
