@@ -50,7 +50,7 @@ def word(row: RolloutRow) -> str:
 
 def marked(reason: str, number: int) -> str:
     """Return a reason with the number of what was heeded."""
-    return reason[:REASON_MAX] + (f" (decisions: {number})" if number else "")
+    return f"{reason[:REASON_MAX]} (decisions: {number})"
 
 
 def by_order(row: RolloutRow, orders: RolloutOrders, one: SealedOrder, *, offered: int, served: int) -> RolloutMove:

@@ -47,8 +47,8 @@ def taken_back(store: SqliteStore, key: Signer, row: RolloutRow, to: AssignmentR
     base = _before(store, row, to)
     if not base:
         return None
-    held = store.bases.get(base)
-    return _put(store, key, row, to, base, held.size if held else 0, DeployTerms(row.rollout, back=True), now + BACK_EXPIRY, now)
+    held, terms = store.bases.get(base), DeployTerms(row.rollout, back=True, slower=0)  # however slow it is: it is what was there before
+    return _put(store, key, row, to, base, held.size if held else 0, terms, now + BACK_EXPIRY, now)
 
 
 def opens(window: tuple[int, int], now: int) -> int:

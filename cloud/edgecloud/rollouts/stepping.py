@@ -26,7 +26,7 @@ from edgecloud.registry.rollout_rows import (
 )
 from modelwire.deploying.states import FINAL, State
 from modelwire.deploying.variants import Variant
-from modelwire.errors import ModelWireError
+from modelwire.errors import DiskUnwritable, ModelWireError, RegistryDamaged, StateBusy
 from modelwire.wire.signing import Role, Signer
 from modelwire.wire.trust import Trusted
 
@@ -39,7 +39,7 @@ from .offering import BACK_EXPIRY, DAY, RolloutOffer, offered, soak_of, taken_ba
 from .orders import RolloutOrders, SealedOrder, orders_of, variant_in
 
 BATCH = 500  # devices that one step offers something, in one transaction: a tenth of a second in which no update is taken in
-LOOK_EVERY = 60  # seconds between two looks at the whole fleet for who has come to fit
+LOOK_EVERY = 60  # seconds between two looks at all of a fleet for who has come to fit, or did not hear in time
 AWAY = 600  # seconds after which the way back is not waited for where its device is off line
 _TURNS = 64  # of one rollout in one step
 _NOT_SERVED = (State.OFFERED.value, State.FETCHING.value, State.STAGED.value, State.PROBING.value)
@@ -74,6 +74,7 @@ class Stepper:
         self.store, self.key = store, key
         self._enrolments: dict[tuple[int, int], Enrolment] = {}
         self._looked: dict[int, int] = {}  # when the whole fleet was looked at last for who fits a rollout
+        self._renewed: dict[int, int] = {}  # when it was last looked for who did not hear in time
         self._judge = judging.PhaseJudge()
 
     def on(self, store: SqliteStore) -> None:
@@ -89,7 +90,9 @@ class Stepper:
         for row in self.store.rollouts.all():
             try:
                 self._rollout(row, held, now, done)
-            except ModelWireError as error:  # one rollout that is damaged holds up no other
+            except (StateBusy, DiskUnwritable, RegistryDamaged):
+                raise
+            except ModelWireError as error:  # one rollout that can't go on holds up no other
                 done.notes.append(f"{row.name}: {error.message}")
         return done
 
@@ -196,7 +199,7 @@ class Stepper:
     def _take_in(self, row: RolloutRow, orders: RolloutOrders, now: int, done: StepDone) -> RolloutMove | None:
         """Take the devices of a phase in, once the whole fleet was looked at; a move when nobody comes in."""
         assert orders.plan is not None
-        if now < self._looked.get(row.id, 0) + LOOK_EVERY and moves.word(row) == moves.FOLLOWS:
+        if moves.word(row) == moves.FOLLOWS and 0 <= now - self._looked.get(row.id, 0) < LOOK_EVERY:
             return None
         one = self._enrolments.setdefault((row.id, row.phase), Enrolment(row.id, orders.plan))
         if not one.go_on(self.store):
@@ -229,6 +232,9 @@ class Stepper:
 
     def _renew(self, row: RolloutRow, offer: RolloutOffer, now: int, done: StepDone) -> None:
         """RolloutOffer it anew to those who did not hear of it in time."""
+        if 0 <= now - self._renewed.get(row.id, 0) < LOOK_EVERY:
+            return
+        self._renewed[row.id] = now
         before = now - offer.plan.expiry - DAY * (offer.plan.window[0] != offer.plan.window[1])
         room = self._room(row, offer, now, spread=False)
         if room <= 0:
@@ -298,6 +304,9 @@ class Stepper:
         return sent, kept
 
     def _repeat_back(self, row: RolloutRow, now: int, done: StepDone) -> None:
+        if 0 <= now - self._renewed.get(row.id, 0) < LOOK_EVERY:
+            return
+        self._renewed[row.id] = now
         with self.store.transaction():
             if self.store.rollouts.by_id(row.id) == row:
                 late = self.store.rollout_steps.under_way(row.id, _OPEN, back=True, before=now - BACK_EXPIRY, limit=BATCH)

@@ -76,7 +76,7 @@ def test_a_worse_variant_is_halted_with_the_canaries_and_rolled_back(rolling: Ro
     rolling.settle()
     assert rolling.row.state == "rolling back" and rolling.states() == {"offered back": 3}
     said, terms = rolling.terms(rolling.assigned()[0].device)
-    assert (said.variant, terms.back, terms.variant, terms.urls, terms.soak) == (OLD, True, b"", (), 0)
+    assert (said.variant, terms.back, terms.variant, terms.urls, terms.soak, terms.slower) == (OLD, True, b"", (), 0, 0)
     rolling.all_say(State.CONFIRMED)
     rolling.settle()
     assert rolling.row.state == "rolled back" and "3 devices are back" in rolling.row.reason
