@@ -18,9 +18,9 @@ from tests.house.pages import DOCS, ROOT
 from tests.house.test_commands_on_pages import our_commands
 
 UNITS = sorted(path for path in (ROOT / "deploy").iterdir() if path.suffix in (".service", ".timer"))
-SERVICES = ("edgeagent.service", "edgecloud-ingest.service")
+SERVICES = ("edgeagent.service", "edgecloud-ingest.service", "edgecloud-director.service")
 # Of whom an operator has to mend something before a start can be of use: the command line, a setting, a key, a file of another release.
-SETTINGS = {errors.ConfigError.code, errors.UnknownKey.code, errors.WrongKeyKind.code, errors.OldWire.code}
+SETTINGS = {errors.ConfigError.code, errors.UnknownKey.code, errors.WrongKeyKind.code, errors.OldWire.code, errors.RetiredKey.code}
 
 
 def read(unit: Path) -> configparser.ConfigParser:

@@ -27,7 +27,7 @@ NAMES = {  # and their folders, in the order in which they are listed
     "nearest": "comparing", "identify": "comparing", "cluster": "comparing", "drift": "comparing",
     "probes": "comparing", "compare": "comparing", "feasible": "comparing", "matrix": "comparing",
     "merge": "comparing",
-    "ingest": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",
+    "ingest": "registry", "director": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",
     "cards": "comparing",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",
     "zoo": "authoring",

@@ -1,4 +1,6 @@
-"""One ingester or restore at a registry at a time, and one that brings it to this release: advisory locks that die with their process."""
+"""One ingester or restore at a registry at a time, one director, and one that brings it to this release: advisory locks that die with
+their process.
+"""
 
 from __future__ import annotations
 
@@ -101,6 +103,17 @@ def lock_compactor(path: Path, wait: float = 0.0) -> Iterator[None]:
                 if time.monotonic() >= end:
                     raise StateBusy(path=path) from None
                 time.sleep(0.05)
+        yield
+
+
+@contextmanager
+def lock_director(path: Path) -> Iterator[None]:
+    """Be the only director of the registry. Raises StateBusy when another one is at work."""
+    with _lock_file(path.resolve(), "directing") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StateBusy(path=path) from None
         yield
 
 

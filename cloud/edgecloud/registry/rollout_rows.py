@@ -95,6 +95,15 @@ class RolloutTally:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutCandidate:
+    """A device's model that may be taken into a rollout."""
+
+    lineage: int
+    device: str
+    base: bytes  # commit of the base that its head is on
+
+
+@dataclass(frozen=True, slots=True)
 class DesiredRow:
     """What a device's model is to run, as the director sealed it."""
 

@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["evaluations", "inbox", "keeping", "models", "probing", "quotas", "rollouts", "store", "thinning", "trust"]
+__all__ = [
+    "evaluations", "inbox", "keeping", "models", "probing", "quotas", "rollout_steps", "rollouts", "store", "thinning", "trust",
+]  # fmt: skip

@@ -14,6 +14,7 @@ from .keeping import Policies, Sketches, States
 from .models import Bases, Lineages, Merges, Tallies, Versions
 from .probing import Intermediates, ProbeSets
 from .quotas import Quotas
+from .rollout_steps import RolloutSteps
 from .rollouts import Rollouts
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
@@ -36,6 +37,7 @@ class Store(Protocol):
     requests: Requests
     quotas: Quotas
     rollouts: Rollouts
+    rollout_steps: RolloutSteps
     transfers: Transfers
     annotations: Annotations
     thinnings: Thinnings

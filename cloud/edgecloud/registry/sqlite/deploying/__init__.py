@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["rollouts", "tables"]
+__all__ = ["rollouts", "steps", "tables"]

@@ -42,7 +42,7 @@ class SqliteRollouts:
 
     _VARIANT = 'SELECT "commit", model, number, name, statement, at FROM variant'
     _ROLLOUT = "SELECT id, rollout, name, model, variant, plan, state, phase, reason, created_at, phase_at, changed_at FROM rollout"
-    _ASSIGNED = (
+    ASSIGNED = (
         "SELECT a.rollout_id, a.lineage, l.device, l.model, a.phase, a.state, a.number, a.code, a.reason, a.before, a.after, a.accuracy,"
         " a.rows, a.better, a.worse, a.micros, a.micros_before, a.learned, a.bytes, a.offered_at, a.changed_at, a.back"
         " FROM assignment a JOIN lineage l ON l.id = a.lineage"
@@ -145,23 +145,23 @@ class SqliteRollouts:
             where += f" AND a.state IN ({', '.join('?' * (len(values) - 1))})"
         if phase is not None:
             where, values = f"{where} AND a.phase = ?", [*values, phase]
-        return [_assignment(row) for row in self._database.all(f"{self._ASSIGNED} {where} ORDER BY a.phase, a.id", *values)]
+        return [assignment_of(row) for row in self._database.all(f"{self.ASSIGNED} {where} ORDER BY a.phase, a.id", *values)]
 
     def assignment(self, id: int, lineage: int) -> AssignmentRow | None:
-        row = self._database.maybe(f"{self._ASSIGNED} WHERE a.rollout_id = ? AND a.lineage = ?", id, lineage)
-        return None if row is None else _assignment(row)
+        row = self._database.maybe(f"{self.ASSIGNED} WHERE a.rollout_id = ? AND a.lineage = ?", id, lineage)
+        return None if row is None else assignment_of(row)
 
     def assigned(self, lineage: int) -> list[AssignmentRow]:
-        return [_assignment(row) for row in self._database.all(f"{self._ASSIGNED} WHERE a.lineage = ? ORDER BY a.rollout_id", lineage)]
+        return [assignment_of(row) for row in self._database.all(f"{self.ASSIGNED} WHERE a.lineage = ? ORDER BY a.rollout_id", lineage)]
 
     def waiting(self, id: int, limit: int, phase: int | None = None) -> list[AssignmentRow]:
         upto = "" if phase is None else " AND a.phase <= ?3"
         rows = self._database.all(
-            f"{self._ASSIGNED} WHERE a.rollout_id = ?1 AND a.state = '{WAITING}'{upto}"
+            f"{self.ASSIGNED} WHERE a.rollout_id = ?1 AND a.state = '{WAITING}'{upto}"
             f" AND NOT EXISTS ({self._FROZEN.format('l.device', 'l.model')}) ORDER BY a.phase, a.id LIMIT ?2",
             *(id, limit, *(() if phase is None else (phase,))),
         )
-        return [_assignment(row) for row in rows]
+        return [assignment_of(row) for row in rows]
 
     def tallies(self, id: int) -> list[RolloutTally]:
         rows = self._database.all(
@@ -300,7 +300,8 @@ class SqliteRollouts:
         return None if row is None else RolloutRow(*row)
 
 
-def _assignment(row: Row) -> AssignmentRow:
+def assignment_of(row: Row) -> AssignmentRow:
+    """Return a row of `ASSIGNED`."""
     values = list(row)
     values[11], values[-1] = bool(row[11]), bool(row[-1])
     return AssignmentRow(*values)

@@ -1,0 +1,63 @@
+"""Whom a phase of a rollout takes in: those that it names, then others in an order that is chance and yet the same wherever it is asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from edgecloud.registry import RolloutCandidate, SqliteStore
+from edgecloud.searching.told import newest_cards
+from modelwire.deploying.plans import WHOLE, RolloutPhase, RolloutPlan
+
+SPAN, SPAN_OF_CARDS = 20_000, 500  # lineages that one step looks at; with the facts of their cards
+
+
+class Enrolment:
+    """Finds out who fits a rollout, a span of the fleet at each step: no step takes longer because the fleet is larger."""
+
+    def __init__(self, id: int, plan: RolloutPlan) -> None:
+        self._id, self._plan = id, plan
+        self.after = 0  # the lineage behind which it goes on
+        self.found: list[RolloutCandidate] = []
+
+    def go_on(self, store: SqliteStore) -> bool:
+        """Look at a span of the fleet more, and return whether that was the last."""
+        if self._plan.devices:
+            self.found = list(self._named(store))
+            return True
+        span = SPAN_OF_CARDS if self._plan.where else SPAN
+        self.found += [one for one in store.rollout_steps.candidates(self._id, self.after, span) if self._fits(store, one)]
+        self.after += span
+        return self.after >= store.rollout_steps.last_lineage()
+
+    def chosen(self, store: SqliteStore, number: int) -> list[int]:
+        """Return the lineages that a phase takes in beside those of earlier ones, in their order."""
+        phase, have = self._plan.phases[number], store.rollout_steps.assigned_count(self._id)
+        by_name = {one.device: one for one in self.found}
+        first = [by_name.pop(name) for name in dict.fromkeys(phase.devices) if name in by_name]
+        missing = reached(phase, have + len(self.found)) - have - len(first)
+        rest = sorted(by_name.values(), key=lambda one: rank(self._plan.rollout, one.device)) if missing > 0 else []
+        return [one.lineage for one in (*first, *rest[: max(0, missing)])]
+
+    def _named(self, store: SqliteStore) -> Iterable[RolloutCandidate]:
+        for name in self._plan.devices:
+            lineage = store.lineages.get(name, self._plan.model)
+            if lineage is not None:
+                yield from store.rollout_steps.candidates(self._id, lineage.id - 1, 1)
+
+    def _fits(self, store: SqliteStore, one: RolloutCandidate) -> bool:
+        if not self._plan.where:
+            return True
+        tags = newest_cards(store, store.lineages.by_id(one.lineage)).card.tags
+        told = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
+        return all(told.get(name) == value for name, value in self._plan.where)
+
+
+def rank(rollout: bytes, device: str) -> bytes:
+    """Return where a device stands in a rollout's order: another one in each rollout, so that canaries take turns."""
+    return hashlib.sha256(rollout + device.encode()).digest()
+
+
+def reached(phase: RolloutPhase, group: int) -> int:
+    """Return how many of a group have the variant after a phase, by its number or its share."""
+    return min(group, max(phase.count, -(-phase.share * group // WHOLE)))
