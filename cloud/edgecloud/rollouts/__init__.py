@@ -1,8 +1,5 @@
-"""How a variant reaches a fleet: whom a rollout is for, in which phases, what it costs and what its gates can tell.
-
-Knows no network and no command line, and holds no key.
-"""
+"""Rollouts: whom a variant is brought to and when, whether it does what it should there, and the step that decides it. Holds no network."""
 
 from __future__ import annotations
 
-__all__ = ["choosing", "group", "planning", "power", "statements"]
+__all__ = ["choosing", "group", "planning", "power", "publishing", "statements", "verbs"]

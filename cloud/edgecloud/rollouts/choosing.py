@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from modelwire.deploying.plans import PHASES_MAX, WHOLE, RolloutPhase
 from modelwire.errors import BadArgument
 
 CANARIES, ALL_WORD = 5, "all"
+NAMED = 3  # devices of a phase that are named in words
 USUAL = (RolloutPhase(count=CANARIES), *(RolloutPhase(share=share) for share in (500, 2_500, 5_000, WHOLE)))
 AT_ONCE = "--phase all brings it to all at once; --phase 1 --phase all to one device first"
 
@@ -67,8 +69,9 @@ def require_sound(phases: Sequence[RolloutPhase], group: Sequence[str], rollout:
     shares = [phase.share for phase in phases if phase.share]
     counts = [phase.count for phase in phases if phase.count]
     for what, rising in (("shares", shares), ("numbers", counts)):
-        if any(b <= a for a, b in zip(rising, rising[1:], strict=False)):
-            raise BadArgument(reason=f"the {what} of the phases do not rise", fix="each phase says how many have it in all: 5 5% 25% 50% all")
+        if any(b <= a for a, b in pairwise(rising)):
+            fix = "each phase says how many have it in all: 5 5% 25% 50% all"
+            raise BadArgument(reason=f"the {what} of the phases do not rise", fix=fix)
     inside = set(group)
     if strange := [name for phase in phases for name in phase.devices if name not in inside]:
         raise BadArgument(
@@ -93,7 +96,8 @@ def said(phase: RolloutPhase) -> str:
     """Return a phase in words: pi-1 and pi-2, up to 5 devices, up to 25 %, all."""
     parts = []
     if phase.devices:
-        parts.append(" and ".join(filter(None, (", ".join(phase.devices[:3]), f"{len(phase.devices) - 3} more" * (len(phase.devices) > 3)))))
+        more = f" and {len(phase.devices) - NAMED} more" if len(phase.devices) > NAMED else ""
+        parts.append(", ".join(phase.devices[:NAMED]) + more)
     if phase.count:
         parts.append(f"up to {phase.count} device{'s' * (phase.count != 1)}")
     if phase.share:

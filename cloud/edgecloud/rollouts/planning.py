@@ -77,7 +77,9 @@ def outline(store: SqliteStore, plan: RolloutPlan, variant: Variant, group: Roll
     """
     if not group.lineages:
         why = "; ".join(f"{count} {reason}" for reason, count in group.reasons.items()) or "no device is as asked for"
-        fix = "--where takes facts that `edgecloud card DEVICE` shows" if plan.where else "edgecloud devices; edgecloud freeze lists the frozen"
+        fix = "edgecloud devices lists them, and edgecloud freeze those that are frozen"
+        if plan.where and not group.left_out:
+            fix = "--where takes facts that `edgecloud card DEVICE` shows"
         if "another schema" in group.reasons:
             fix = "deploy a variant of the schema that they have, or say --learned anew"
         raise BadArgument(reason=f"{variant.name} can go to nobody: {why}", fix=fix)
@@ -95,7 +97,8 @@ def outline(store: SqliteStore, plan: RolloutPlan, variant: Variant, group: Roll
     lineage = {one.device: one for one in group.lineages}
     rows = [held_out(store, lineage[name]) for name in phases[0].devices[:CANARIES_READ]]
     told = power(sum(rows), sum(n > 0 for n in rows), len(phases[0].devices), plan.gates)
-    return RolloutOutline(plan, variant, group, tuple(phases), each, profile, rate, told, tuple(_warnings(plan, group, phases, told, profile)))
+    warnings = tuple(_warnings(plan, group, phases, told, profile))
+    return RolloutOutline(plan, variant, group, tuple(phases), each, profile, rate, told, warnings)
 
 
 def fetched(size: int, *, over_http: bool) -> int:

@@ -16,6 +16,7 @@ from modelwire.errors import BadSignature
 from modelwire.wire import records
 from modelwire.wire.records import Trust, expect
 from modelwire.wire.signing import KEY_BYTES, Role
+from modelwire.wire.trust import Trusted
 
 _Read = TypeVar("_Read")
 
@@ -64,7 +65,7 @@ def approvers(plan: SealedPlan, decisions: Iterable[SealedDecision]) -> set[byte
     return {one.key for one in decisions if one.decision.verb is RolloutVerb.APPROVE} - {plan.key}
 
 
-def _held(store: SqliteStore) -> keys.trust.Trusted:
+def _held(store: SqliteStore) -> Trusted:
     return keys.trusted(store.identity, [row.record for row in store.trusts.all()])
 
 

@@ -54,8 +54,9 @@ RULES: Mapping[RolloutVerb, VerbRule] = MappingProxyType({
 })  # fmt: skip
 _INSTEAD = {
     PAUSED: "edgecloud rollout resume {name}", HALTED: "edgecloud rollout rollback {name}, or deploy another variant",
-    DONE: "edgecloud rollout rollback {name} takes it back", DRAFT: "edgecloud rollout abort {name}", APPROVED: "edgecloud rollout abort {name}",
-    RUNNING: "edgecloud rollout halt {name}, or rollback", SOAKING: "edgecloud rollout halt {name}, or rollback",
+    DONE: "edgecloud rollout rollback {name} takes it back", DRAFT: "edgecloud rollout abort {name}",
+    APPROVED: "edgecloud rollout abort {name}", RUNNING: "edgecloud rollout halt {name}, or rollback",
+    SOAKING: "edgecloud rollout halt {name}, or rollback",
 }  # fmt: skip
 _ELSE = "edgecloud rollout show {name}; a new rollout is made by edgecloud deploy"
 

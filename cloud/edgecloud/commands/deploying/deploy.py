@@ -97,7 +97,8 @@ def _add_pace(parser: argparse.ArgumentParser) -> None:
     what = "one phase, in order: 5, 25%%, pi-1,pi-2 or all; 5:48h soaks longer (default: 5, 5%%, 25%%, 50%%, all)"
     parser.add_argument("--phase", action="append", type=phase_type, default=[], metavar="PHASE", help=what)
     parser.add_argument("--canary", type=names_type, metavar="DEVICES", help="the devices of the first phase, in the place of 5 by chance")
-    parser.add_argument("--soak", type=seconds_type("--soak"), default=SOAK, metavar="TIME", help="served for so long before it counts (default: 24h)")
+    soak = "it is served for so long before it counts (default: 24h)"
+    parser.add_argument("--soak", type=seconds_type("--soak"), default=SOAK, metavar="TIME", help=soak)
     parser.add_argument("--rate", type=whole(0, 1_000_000), default=60, metavar="N", help="devices a minute at most (default: 60); 0: any")
     spread = "offers of one step are spread over so long (default: 60s)"
     parser.add_argument("--jitter", type=seconds_type("--jitter", DAY), default=60, metavar="TIME", help=spread)
@@ -138,7 +139,8 @@ def _audience(store: SqliteStore, args: argparse.Namespace, variant: Variant) ->
     names = [naming.parse(text) for text in cohort.names]
     other = next((one for one in names if one.model not in (None, variant.model)), None)
     if other is not None or not names:
-        reason = f"the cohort {args.cohort} has no device" if other is None else f"{other} of the cohort is not of the model {variant.model}"
+        what = f"{other} of the cohort is not of the model {variant.model}"
+        reason = f"{args.cohort} has no device" if other is None else what
         raise BadArgument(reason=reason, fix="a variant goes to devices of its own model: edgecloud variants list")
     return Audience(tuple(dict.fromkeys(one.device for one in names))), cohort.words[:200]
 
@@ -150,9 +152,9 @@ def _plan(
     phases = tuple(args.phase) or choosing.usual_for((_canary(args), *choosing.USUAL[1:]), len(names))
     devices = tuple(names) if audience.devices else ()
     plan = RolloutPlan(
-        store.fleet, variant.model, bytes(16), args.name or _free_name(store, variant.name), variant.commit, devices, cohort, audience.where,
-        not devices and not args.no_follow, phases, gates, args.soak, args.rate, args.jitter, args.window or (0, 0), args.learned,
-        args.consent, tuple(args.url), args.expires, args.approvals, person(args), now(),
+        store.fleet, variant.model, bytes(16), args.name or _free_name(store, variant.name), variant.commit, devices, cohort,
+        audience.where, not devices and not args.no_follow, phases, gates, args.soak, args.rate, args.jitter, args.window or (0, 0),
+        args.learned, args.consent, tuple(args.url), args.expires, args.approvals, person(args), now(),
     )  # fmt: skip
     if store.rollouts.named(plan.name) is not None:
         raise BadArgument(reason=f"a rollout is called {plan.name} already", fix=f"edgecloud rollout show {plan.name}, or another --name")
@@ -263,7 +265,8 @@ def _next(drawn: RolloutOutline, state: str, director: str) -> list[str]:
     if not state:
         return ["Nothing is sealed: leave out --plan to seal this plan."]
     if drawn.plan.approvals:
-        return [f"Sealed, state {state}. Next: edgecloud rollout approve {name}, by {drawn.plan.approvals} more; then edgecloud rollout start {name}."]
+        others = f"edgecloud rollout approve {name}, by {drawn.plan.approvals} more"
+        return [f"Sealed, state {state}. Next: {others}; then edgecloud rollout start {name}."]
     return [f"Sealed, state {state}. Next: edgecloud rollout show {name}, or start it: edgecloud rollout start {name}; {director}."]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgecloud.merging import parents
 from edgecloud.registry import Base, SqliteStore
 from edgecloud.registry.rollout_rows import VariantRow
+from edgecloud.rollouts import publishing
 from edgecloud.versions import naming
 from edgecommon.printing import Answer, visible
 from edgecommon.tables import Column, add_limit, most
@@ -37,7 +38,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="what to call it (default: the base's name)")
     parser.add_argument("--ram", type=size_type, default=0, metavar="SIZE", help="bytes that a board needs free to train it: 48MiB")
     parser.add_argument(
-        "--runtime", default="", type=plain_type(NAME_MAX), metavar="WORD", help="the runtime that it needs: litert or tflite (default: any)",
+        "--runtime", default="", type=plain_type(NAME_MAX), metavar="WORD",
+        help="the runtime that it needs: litert or tflite (default: any)",
     )  # fmt: skip
     what = "an identifier of its approval, such as an RXSWIN"
     parser.add_argument("--type-id", default="", type=plain_type(NAME_MAX), metavar="TEXT", help=what)
@@ -158,11 +160,12 @@ def show_variant(args: argparse.Namespace) -> Answer:
 
 
 def _facts(one: Variant) -> list[tuple[str, object]]:
+    more = f" and {len(one.parents) - 4} more" if len(one.parents) > 4 else ""
     return [
         ("variant", f"{one.name}, number {one.number} of {one.model}"), ("commit", one.commit.hex()), ("file", one.file.hex()),
         ("size", f"{one.size} bytes"), ("schema", one.schema.hex()[:16]), ("exact", "all tensors" if one.exact else ""),
         ("runtime", one.runtime), ("ram", of_bytes(one.ram) if one.ram else ""), ("approval", one.type_id),
-        ("made of", ", ".join(p.hex()[:SHORT] for p in one.parents[:4]) + (f" and {len(one.parents) - 4} more" if len(one.parents) > 4 else "")),
+        ("made of", ", ".join(p.hex()[:SHORT] for p in one.parents[:4]) + more),
     ]  # fmt: skip
 
 
@@ -177,8 +180,6 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def publish_variant(args: argparse.Namespace) -> Answer:
-    from edgecloud.rollouts import publishing
-
     with registry_of(args) as store:
         one, _ = read_variant(store, find_variant(store, args.name))
         base = store.bases.get(one.commit)
