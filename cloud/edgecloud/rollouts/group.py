@@ -103,6 +103,7 @@ class _Look:
     def __init__(self, store: SqliteStore, variant: Variant, learned: str) -> None:
         self._store, self._variant, self._anew = store, variant, learned == Learned.ANEW
         self._schemas = dict[bytes, bytes]()
+        self._keys = store.devices.all_keys()
         self._frozen = [one for one in store.rollouts.frozen() if one.model in ("", variant.model)]
         self._busy = dict[int, str]()
         for rollout in store.rollouts.all(ended=False):
@@ -113,13 +114,13 @@ class _Look:
 
     def why_not(self, one: LineageStanding, facts: Mapping[str, str]) -> tuple[str, str] | None:
         """Return why a device is left out, and more of it; None where it is not."""
-        store, variant, device = self._store, self._variant, one.lineage.device
+        variant, device = self._variant, one.lineage.device
         frozen: FrozenRow | None = next((f for f in self._frozen if f.device == device), None)
         if frozen is not None:
             return "frozen", frozen.reason
         if not one.epoch:
             return "never said hello", ""
-        if all(key.revoked_at is not None for key in store.devices.keys(device)):
+        if all(key.revoked_at is not None for key in self._keys.get(device, ())):
             return "its key is revoked", ""
         base = self._base(one)
         if base == variant.commit:

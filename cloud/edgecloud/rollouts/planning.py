@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgecloud.registry import SqliteStore
+from edgecloud.registry.rollout_rows import HALTED
 from modelwire.deploying.plans import DEVICES_MAX, ID_BYTES, RolloutPhase, RolloutPlan
 from modelwire.deploying.variants import Variant
 from modelwire.errors import BadArgument
@@ -97,8 +98,8 @@ def outline(store: SqliteStore, plan: RolloutPlan, variant: Variant, group: Roll
     lineage = {one.device: one for one in group.lineages}
     rows = [held_out(store, lineage[name]) for name in phases[0].devices[:CANARIES_READ]]
     told = power(sum(rows), sum(n > 0 for n in rows), len(phases[0].devices), plan.gates)
-    warnings = tuple(_warnings(plan, group, phases, told, profile))
-    return RolloutOutline(plan, variant, group, tuple(phases), each, profile, rate, told, warnings)
+    warnings = [*_beside(store, plan), *_warnings(plan, group, phases, told, profile)]
+    return RolloutOutline(plan, variant, group, tuple(phases), each, profile, rate, told, tuple(warnings))
 
 
 def fetched(size: int, *, over_http: bool) -> int:
@@ -112,6 +113,12 @@ def fetched(size: int, *, over_http: bool) -> int:
 def _seconds(plan: RolloutPlan, phase: RolloutPhase, devices: int, fetching: float) -> int:
     offering = 60 * math.ceil(devices / plan.rate) if plan.rate else 0
     return math.ceil(max(offering, plan.jitter) + fetching) + (phase.soak or plan.soak)
+
+
+def _beside(store: SqliteStore, plan: RolloutPlan) -> list[str]:
+    """Return which rollouts of the same model are not over."""
+    rows = [row for row in store.rollouts.all(ended=False) if row.model == plan.model and row.state != HALTED]
+    return [f"{row.name} of the same model is {row.state}, and a device is in one rollout at a time" for row in rows]
 
 
 def _warnings(plan: RolloutPlan, group: RolloutGroup, phases: Sequence[PhaseOutline], told: GatePower, link: LinkProfile) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from edgecloud import keys
 from edgecloud.registry import SqliteStore
-from edgecloud.rollouts import choosing, group, planning, statements
+from edgecloud.rollouts import choosing, group, planning
 from edgecloud.rollouts.choosing import percent
 from edgecloud.rollouts.group import Audience, named
 from edgecloud.rollouts.planning import RolloutOutline, duration
@@ -29,12 +30,13 @@ from modelwire.deploying.variants import Variant
 from modelwire.errors import BadArgument
 from modelwire.names import check_name
 from modelwire.planning.links import PROFILES
+from modelwire.wire.signing import Role
 
 from ..answer import Document, facts, now, progress, registry_of, sentences, table
 from ..cohorts import add_cohort, cohort_of
 from ..sealing import add_key, command_key
 from ..sizes import of_bytes
-from .answers import described, director_said, find_variant
+from .answers import described, director_said, find_variant, read_variant
 from .asking import add_person, fact_type, names_type, percent_type, person, phase_type, seconds_type, url_type, window_type
 
 NAME = "deploy"
@@ -110,14 +112,19 @@ def _add_pace(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     _require_sense(args)
     with registry_of(args, readonly=args.plan) as store:
-        variant = statements.variant_of(store, find_variant(store, args.variant))
+        _require_approvers(store, args.approvals)
+        variant, speaks = read_variant(store, find_variant(store, args.variant))
+        if not speaks:
+            reason = f"{variant.name} was sealed by a root key that speaks no more: no board would take it"
+            raise BadArgument(reason=reason, fix=f"edgecloud variants add {variant.name} --model {variant.model} seals it anew")
         audience, cohort = _audience(store, args, variant)
         found = group.gather(store, variant, audience, learned=args.learned, progress=progress("devices"))
         plan = _plan(store, args, variant, audience, cohort, found.names)
         drawn = planning.outline(store, plan, variant, found, args.link)
         state = "" if args.plan else _seal(args, store, plan)
         director = director_said(store)[1]
-    return Answer(_document(drawn, state), _text(drawn, state, director))
+    document = {**_document(drawn, state), "started": args.start}
+    return Answer(document, _text(drawn, _next(plan, state, director, started=args.start)))
 
 
 def _require_sense(args: argparse.Namespace) -> None:
@@ -127,6 +134,16 @@ def _require_sense(args: argparse.Namespace) -> None:
         raise BadArgument(reason="--expires 0s: no device could take it", fix="--expires 30d")
     if args.name:
         check_name("rollout name", args.name)
+
+
+def _require_approvers(store: SqliteStore, approvals: int) -> None:
+    """Raise BadArgument where a plan could never be approved: each approval is by a command key of its own."""
+    held = len(keys.named(keys.trusted(store.identity, [row.record for row in store.trusts.all()]), Role.COMMAND))
+    if approvals and approvals >= held:
+        raise BadArgument(
+            reason=f"{approvals} approvals beside who makes it need {approvals + 1} command keys, and the trust record names {held}",
+            fix="edgecloud trust rotate command --public KEY --public KEY names one for each person",
+        )
 
 
 def _audience(store: SqliteStore, args: argparse.Namespace, variant: Variant) -> tuple[Audience, str]:
@@ -211,9 +228,10 @@ def _document(drawn: RolloutOutline, state: str) -> Document:
     }  # fmt: skip
 
 
-def _text(drawn: RolloutOutline, state: str, director: str) -> str:
+def _text(drawn: RolloutOutline, then: str) -> str:
     plan, variant = drawn.plan, drawn.variant
-    whom = plan.cohort or " and ".join(f"{key}={value}" for key, value in plan.where) or ("by name" if plan.devices else "all that have it")
+    where = " and ".join(f"{key}={value}" for key, value in plan.where)
+    whom = plan.cohort or where or ("by name" if plan.devices else "all that have the model")
     columns = (
         Column("phase"), Column("goes to", words=True), Column("devices"), Column("in all"), Column("bytes", 2), Column("takes", 1),
         Column("such as", 3, words=True),
@@ -236,7 +254,7 @@ def _text(drawn: RolloutOutline, state: str, director: str) -> str:
         ("energy", f"{drawn.joules:.3g} J a device to fetch it" if drawn.joules else ""),
         ("learned", "begun anew" if plan.learned == Learned.ANEW else "kept or carried over, where each device's guard finds that good"),
     ])  # fmt: skip
-    notes = [*_gates_said(drawn), *(f"Warning: {one}." for one in drawn.warnings), *_next(drawn, state, director)]
+    notes = [*_gates_said(drawn), *(f"Warning: {one}." for one in drawn.warnings), then]
     return f"{head}\n\n{table(columns, rows)}\n\n{rest}\n\n{sentences(notes)}"
 
 
@@ -251,23 +269,29 @@ def _gates_said(drawn: RolloutOutline) -> list[str]:
     quality = f"Quality: it may lose {percent(gates.margin)} of accuracy, paired on each device's own held-out samples."
     if told.known:
         seen = "no loss is sure enough to halt it" if told.halted is None else (
-            f"a loss of {told.halted / 100:g} points is halted in {SHARE:.0%} of rollouts"
+            f"a loss of {told.halted / 100:g} points is halted in {_share(SHARE)} of rollouts"
         )  # fmt: skip
         quality += (
             f" With the {told.rows} samples of {told.known} of {told.devices} canaries {seen}; an equal variant passes phase 1 in"
-            f" {told.passes:.0%} and waits for a person else (where {percent(CHANGED)} of the answers change)."
+            f" {_share(told.passes)}, and waits for a person else (where {percent(CHANGED)} of the answers change)."
         )  # fmt: skip
     return [*out, quality]
 
 
-def _next(drawn: RolloutOutline, state: str, director: str) -> list[str]:
-    name = drawn.plan.name
+def _next(plan: RolloutPlan, state: str, director: str, *, started: bool) -> str:
+    """Return what was done, and what is to be done then."""
+    name = plan.name
     if not state:
-        return ["Nothing is sealed: leave out --plan to seal this plan."]
-    if drawn.plan.approvals:
-        others = f"edgecloud rollout approve {name}, by {drawn.plan.approvals} more"
-        return [f"Sealed, state {state}. Next: {others}; then edgecloud rollout start {name}."]
-    return [f"Sealed, state {state}. Next: edgecloud rollout show {name}, or start it: edgecloud rollout start {name}; {director}."]
+        return "Nothing is sealed: leave out --plan to seal this plan."
+    if started:
+        return f"Sealed and started: the director offers it to the first phase; {director}. Next: edgecloud rollout show {name} --watch."
+    if plan.approvals:
+        return f"Sealed as a draft. Next: edgecloud rollout approve {name}, by {plan.approvals} more; then edgecloud rollout start {name}."
+    return f"Sealed as a draft; nothing goes out before edgecloud rollout start {name}."
+
+
+def _share(part: float) -> str:
+    return f"{100 * part:.0f} %"
 
 
 def _clock(seconds: int) -> str:

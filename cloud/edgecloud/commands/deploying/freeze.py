@@ -22,7 +22,7 @@ EXAMPLES = ("edgecloud freeze pi-7 --reason 'on the test bench until May'", "edg
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="DEVICE[/MODEL]", nargs="?", help="a device, or one model of it")
-    parser.add_argument("--reason", default="", type=plain_type(REASON_MAX), metavar="TEXT", help="why, for who reads it later")
+    parser.add_argument("--reason", type=plain_type(REASON_MAX), metavar="TEXT", help="why, for who reads it later")
     add_person(parser)
     rule(parser, lambda args: "" if args.name or not (args.reason or args.by) else "--reason and --by do nothing without DEVICE")
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> Answer:
         return _listed(args)
     with registry_of(args, readonly=False) as store, store.transaction():
         device, model = known(store, args.name)
-        row = FrozenRow(device, model, args.reason, person(args), now())
+        row = FrozenRow(device, model, args.reason or "", person(args), now())
         store.rollouts.freeze(row)
         under_way = [
             store.rollouts.by_id(one.rollout_id).name for lineage in store.lineages.of(device) if model in ("", lineage.model)

@@ -67,7 +67,7 @@ def _watched(args: argparse.Namespace) -> Answer:
 
 def _decide_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="its name, or the beginning of its id")
-    parser.add_argument("--reason", default="", type=plain_type(REASON_MAX), metavar="TEXT", help="why, for who reads it later")
+    parser.add_argument("--reason", type=plain_type(REASON_MAX), metavar="TEXT", help="why, for who reads it later")
     add_person(parser)
     add_key(parser)
 
@@ -105,7 +105,7 @@ def _decided(args: argparse.Namespace, store: SqliteStore, verb: RolloutVerb) ->
         return {**document, "then": ""}, [visible(f"{row.name} is {said}; nothing was sealed.")]
     at = time.time()
     number_ = next_number(before, at)
-    decision = RolloutDecision(store.fleet, row.rollout, number_, verb, person(args), args.reason, int(at))
+    decision = RolloutDecision(store.fleet, row.rollout, number_, verb, person(args), args.reason or "", int(at))
     store.rollouts.decide(row.id, number_, seal_decision(decision, key, store.identity.id), int(at))
     document |= {"number": number_, "then": RULES[verb].then}
     lines = [visible(f"{row.name}: {verb.value} is sealed. Then {RULES[verb].then}.")]

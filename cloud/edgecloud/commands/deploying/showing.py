@@ -168,7 +168,7 @@ def _judged(tallies: Sequence[RolloutTally], plan: SealedPlan | None) -> str:
     if plan is not None:
         g = plan.plan.gates
         lines.append(f"Next phase: when {percent(g.success)} of a phase serve it and have soaked."
-                     f" Halt: when {percent(g.error)} of those that tried it fail, {g.error_least} at least.")  # fmt: skip
+                     f" Halt: when more than {percent(g.error)} of those that tried it fail, {g.error_least} at least.")  # fmt: skip
         allowed = "not judged" if g.margin >= WHOLE else f"it may lose {percent(g.margin)} of accuracy"
         lines.append(f"Quality: {allowed}, paired on each device's own held-out samples.")
     for n, of in _by_phase(tallies, plan):

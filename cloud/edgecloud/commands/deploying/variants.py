@@ -38,11 +38,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="what to call it (default: the base's name)")
     parser.add_argument("--ram", type=size_type, default=0, metavar="SIZE", help="bytes that a board needs free to train it: 48MiB")
     parser.add_argument(
-        "--runtime", default="", type=plain_type(NAME_MAX), metavar="WORD",
+        "--runtime", type=plain_type(NAME_MAX), metavar="WORD",
         help="the runtime that it needs: litert or tflite (default: any)",
     )  # fmt: skip
     what = "an identifier of its approval, such as an RXSWIN"
-    parser.add_argument("--type-id", default="", type=plain_type(NAME_MAX), metavar="TEXT", help=what)
+    parser.add_argument("--type-id", type=plain_type(NAME_MAX), metavar="TEXT", help=what)
     parser.add_argument(
         "--parent", action="append", default=[], metavar="NAME",
         help="a base or DEVICE@VERSION that it was made of; may be given again (default: those that the registry knows of a merge)",
@@ -87,7 +87,7 @@ def _asked(args: argparse.Namespace, store: SqliteStore, base: Base, name: str) 
     kept = of if len(of) <= PARENTS_MAX else of[:1]
     asked = Variant(
         store.fleet, args.model, name, base.commit, manifest.file_sha256, manifest.file_size, manifest.file_tree, manifest.schema.id,
-        manifest.all_exact, args.runtime, args.ram, tuple(kept), 0, 1, args.type_id,
+        manifest.all_exact, args.runtime or "", args.ram, tuple(kept), 0, 1, args.type_id or "",
     )  # fmt: skip
     asked.require_manifest(manifest)
     return asked, len(of) - len(kept)
