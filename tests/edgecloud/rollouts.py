@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from edgecloud.registry import DesiredRow, RolloutRow, SqliteStore, VariantRow
 from modelwire.deploying.plans import RolloutDecision, RolloutGates, RolloutPhase, RolloutPlan, RolloutVerb, seal_decision, seal_plan
 from modelwire.deploying.reports import DeviceFigures
 from modelwire.deploying.terms import DeployTerms
@@ -12,6 +13,7 @@ from modelwire.deploying.variants import Variant, statement
 from modelwire.update.manifest import Manifest
 from modelwire.wire.records import Desired, Report, encode
 from modelwire.wire.signing import PrivateKey, Signer
+from tests.edgecloud.device import Base
 from tests.keys import COMMAND, DIRECTOR, FLEET_ID, ROOT
 
 FLEET, MODEL = "orchard", "digits"
@@ -67,3 +69,29 @@ def report(
 
 def signed(said: Report, key: PrivateKey) -> bytes:
     return encode(said, key, FLEET_ID)
+
+
+def deploy(store: SqliteStore, base: Base, *, rollout: bytes = ID, name: str = "spring", named: tuple[str, ...] = ()) -> RolloutRow:
+    """Keep a rollout of a registry's base to all of its models with all that is sealed about it, as operator and director do.
+
+    named: devices that its plan names.
+    """
+    rollouts, lineages = store.rollouts, store.lineages.all()
+    number = max((v.number for v in rollouts.variants(MODEL)), default=0) + 1
+    commit = base.manifest.commit
+    said = plan(rollout=rollout, name=name, variant=commit, devices=named)
+    with store.transaction():
+        vouched = variant(base.manifest, number=number)
+        rollouts.add_variant(VariantRow(commit, MODEL, number, "night", vouched, 5))
+        row = rollouts.add(sealed_plan(said), said, 5)
+        rollouts.decide(row.id, 1, decision(rollout=rollout), 6)
+        rollouts.assign(row.id, [lineage.id for lineage in lineages], 0, 6)
+        for lineage in lineages:
+            newest = rollouts.newest_desired(lineage.id)
+            one = 1 if newest is None else newest.number + 1
+            terms = DeployTerms(rollout, vouched)
+            record = desired(commit, one, device=lineage.device, model=lineage.model, terms=terms)
+            rollouts.put_desired(DesiredRow(lineage.id, one, row.id, commit, record, 1 << 40, 7))
+            told = report("fetching", commit, one, device=lineage.device, model=lineage.model)
+            rollouts.take_report(lineage.id, told, None, f"report of {lineage.device}".encode(), 8)
+        return rollouts.move(row.id, state="running", now=6)

@@ -93,6 +93,9 @@ class Rollouts(Protocol):
         above all of it.
         """
 
+    def desired(self, lineage: int) -> list[DesiredRow]:
+        """Return all that a model was ever to run, by number."""
+
     def newest_desired(self, lineage: int) -> DesiredRow | None: ...
 
     def open_desired(self, now: int, after: int, limit: int = 1000) -> list[DesiredRow]:

@@ -191,6 +191,9 @@ class SqliteRollouts:
             self._log.append("desired", record=d.record)
         return DesiredRow(d.lineage, d.number, d.rollout_id, d.variant, d.record, d.expiry, d.at, 0, id)
 
+    def desired(self, lineage: int) -> list[DesiredRow]:
+        return [DesiredRow(*row) for row in self._database.all(f"{self._DESIRED} WHERE lineage = ? ORDER BY number", lineage)]
+
     def newest_desired(self, lineage: int) -> DesiredRow | None:
         row = self._database.maybe(f"{self._DESIRED} WHERE lineage = ? ORDER BY number DESC LIMIT 1", lineage)
         return None if row is None else DesiredRow(*row)
