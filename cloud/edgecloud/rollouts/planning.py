@@ -12,7 +12,7 @@ from edgecloud.registry.rollout_rows import HALTED
 from modelwire.deploying.plans import DEVICES_MAX, ID_BYTES, RolloutPhase, RolloutPlan
 from modelwire.deploying.variants import Variant
 from modelwire.errors import BadArgument
-from modelwire.planning.links import PROFILES, LinkProfile
+from modelwire.planning import PROFILES, LinkProfile
 
 from . import choosing
 from .group import RolloutGroup, held_out, named

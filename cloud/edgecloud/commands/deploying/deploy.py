@@ -29,7 +29,7 @@ from modelwire.deploying.terms import URLS_MAX, Learned
 from modelwire.deploying.variants import Variant
 from modelwire.errors import BadArgument
 from modelwire.names import check_name
-from modelwire.planning.links import PROFILES
+from modelwire.planning import PROFILES
 from modelwire.wire.signing import Role
 
 from ..answer import Document, facts, now, progress, registry_of, sentences, table
@@ -90,8 +90,8 @@ def _add_audience(parser: argparse.ArgumentParser) -> None:
     whom = parser.add_mutually_exclusive_group(required=True)
     whom.add_argument("--to", type=names_type, metavar="DEVICES", help="devices by name: pi-1,pi-2,pi-3")
     add_cohort(whom)
-    what = "devices whose data cards tell all of these facts: region=eu car=van"
-    whom.add_argument("--where", type=fact_type, nargs="+", action="extend", metavar="KEY=VALUE", help=what)
+    what = "devices whose data cards tell this fact, as region=eu; given again, all of these facts"
+    whom.add_argument("--where", type=fact_type, action="append", metavar="KEY=VALUE", help=what)
     whom.add_argument("--all", action="store_true", help="all devices that have the model")
 
 

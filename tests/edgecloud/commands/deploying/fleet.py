@@ -62,4 +62,5 @@ def report(store: SqliteStore, row: RolloutRow, device: str, state: State, *, re
     newest = store.rollouts.newest_desired(lineage.id)
     assert newest is not None
     said = rollouts.report(state.value, newest.variant, newest.number, device=device, reason=reason)
-    store.rollouts.take_report(lineage.id, said, DeviceFigures(**figures), b"%d %s" % (newest.number, state.value.encode()), row.created_at + 1)  # type: ignore[arg-type]
+    data = b"%d %s" % (newest.number, state.value.encode())  # its seal is the ingester's matter
+    store.rollouts.take_report(lineage.id, said, DeviceFigures(**figures), data, row.created_at + 1)  # type: ignore[arg-type]

@@ -28,7 +28,9 @@ PHASES = st.lists(
 
 
 @given(PHASES, GROUPS, st.binary(min_size=16, max_size=16), st.randoms(use_true_random=False))
-def test_each_device_is_in_one_phase_whatever_order_the_group_comes_in(phases: list[RolloutPhase], group: list[str], id: bytes, rng: object) -> None:
+def test_each_device_is_in_one_phase_whatever_order_the_group_comes_in(
+    phases: list[RolloutPhase], group: list[str], id: bytes, rng: object
+) -> None:
     found = choosing.by_phase(phases, id, group)
     flat = [name for of in found for name in of]
     assert len(flat) == len(set(flat)) and set(flat) <= set(group)

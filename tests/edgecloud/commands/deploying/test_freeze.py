@@ -39,7 +39,9 @@ def test_what_is_under_way_is_told(desk: Desk) -> None:
 def test_names_that_are_none_are_told(desk: Desk) -> None:
     fleet(desk, 1).close()
     for command in ("freeze", "unfreeze"):
-        for name, error in (("pi-99", "UnknownDevice"), ("pi-01/faces", "UnknownVersion"), ("pi-01@1", "BadArgument"), ("../x", "Malformed")):
+        for name, error in (
+            ("pi-99", "UnknownDevice"), ("pi-01/faces", "UnknownVersion"), ("pi-01@1", "BadArgument"), ("../x", "Malformed"),
+        ):  # fmt: skip
             assert desk.error(command, name)["error"] == error, (command, name)
     assert desk.error("freeze", "--reason", "why")["error"] == "Usage" and desk.error("unfreeze")["error"] == "Usage"
     assert desk.json("freeze")["frozen"] == []

@@ -70,7 +70,8 @@ def test_a_merge_s_parents_come_by_themselves(desk3: Desk) -> None:
 def test_what_can_not_be_a_variant_is_named(desk3: Desk) -> None:
     for words, error in (
         (("none", "--model", "digits"), "UnknownVersion"), (("tall", "--model", "Digits"), "Malformed"),
-        (("tall", "--model", "digits", "--name", "../x"), "Malformed"), (("tall", "--model", "digits", "--parent", "pi-09"), "UnknownVersion"),
+        (("tall", "--model", "digits", "--name", "../x"), "Malformed"),
+        (("tall", "--model", "digits", "--parent", "pi-09"), "UnknownVersion"),
         (("tall", "--model", "digits", "--ram", "much"), "Usage"), (("tall", "--model", "digits", "--runtime", "a\x1bb"), "Usage"),
         (("tall", "--model", "digits", "--root-key", "command.key"), "WrongKeyKind"), (("tall",), "Usage"),
     ):  # fmt: skip
