@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["choosing", "group", "planning", "power", "publishing", "statements", "verbs"]
+__all__ = ["choosing", "group", "planning", "power", "publishing", "rows", "statements", "verbs"]

@@ -6,19 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 from edgecloud.registry import SqliteStore
-from edgecloud.registry.rollout_rows import ABORTED, DONE, ENDED, HALTED, ROLLED_BACK, RolloutRow, RolloutTally, VariantRow
+from edgecloud.registry.rollout_rows import ENDED, HALTED, RolloutRow, RolloutTally, VariantRow
 from edgecloud.rollouts import statements
-from modelwire.deploying.states import FAILED, State
 from modelwire.deploying.variants import Variant
 from modelwire.errors import BadSignature, UnknownVersion
 
 from ..answer import Document, ago, now
 
-SHORT = 12  # hex digits of a commit in a table
-FAILURES = frozenset(state.value for state in FAILED)
-SERVED = frozenset({State.SOAKING.value, State.CONFIRMED.value})
 QUIET = 120  # seconds without a look of the director after which it counts as away
 OVER = ENDED | {HALTED}
+DIRECTOR = "director"  # the figure under which it notes its looks
 
 
 def find_variant(store: SqliteStore, text: str) -> VariantRow:
@@ -62,34 +59,12 @@ def read_variant(store: SqliteStore, row: VariantRow) -> tuple[Variant, bool]:
         return statements.variant_of(store, row, now=False), False
 
 
-def variant_name(store: SqliteStore, commit: bytes) -> str:
-    """Return what a variant is called, or the beginning of its commit."""
-    row = store.rollouts.variant(commit)
-    return row.name if row is not None else commit.hex()[:SHORT]
-
-
 def counted(tallies: Sequence[RolloutTally]) -> dict[str, int]:
     """Return how many devices of a rollout are in each state; those on the way back, or there, are `back` to it."""
     out = Counter[str]()
     for one in tallies:
         out[f"{one.state}, back" if one.back else one.state] += one.devices
     return dict(out)
-
-
-def served(tallies: Sequence[RolloutTally]) -> int:
-    """Return how many devices have been served the variant and are not back."""
-    return sum(one.devices for one in tallies if one.state in SERVED and not one.back)
-
-
-def summary(store: SqliteStore, row: RolloutRow) -> Document:
-    """Return a rollout in one row."""
-    tallies = store.rollouts.tallies(row.id)
-    return {
-        "rollout": row.name, "id": row.rollout, "model": row.model, "variant": variant_name(store, row.variant), "commit": row.variant,
-        "state": row.state, "phase": row.phase + 1, "devices": sum(one.devices for one in tallies), "served": served(tallies),
-        "failed": sum(one.devices for one in tallies if one.state in FAILURES), "reason": row.reason, "created_at": row.created_at,
-        "changed_at": row.changed_at,
-    }  # fmt: skip
 
 
 def director_said(store: SqliteStore) -> tuple[int | None, str]:
@@ -101,7 +76,3 @@ def director_said(store: SqliteStore) -> tuple[int | None, str]:
     if at - seen[0] > QUIET:
         return seen[0], f"the director looked {ago(seen[0], at)} at last: is edgecloud director running?"
     return seen[0], f"a director is running; it looked {ago(seen[0], at)}"
-
-
-DIRECTOR = "director"  # the figure under which it notes its looks
-ENDINGS = {DONE: "every phase is through", HALTED: "nobody new is offered it", ROLLED_BACK: "all went back", ABORTED: "it never began"}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from edgecloud.registry import SqliteStore
 from edgecloud.registry.rollout_rows import DRAFT
 from edgecloud.rollouts import statements
+from edgecloud.rollouts.rows import served
 from edgecloud.rollouts.verbs import RULES, next_number, standing, wanted
 from edgecommon.arguments import never_with, number, only_with
 from edgecommon.printing import Answer, visible
@@ -21,7 +22,7 @@ from ..comparing.plots import add_plot, plot_of
 from ..sealing import add_key, command_key, unlock
 from ..verb import Verb
 from . import showing
-from .answers import OVER, director_said, find_rollout, served
+from .answers import OVER, director_said, find_rollout
 from .asking import REASON_MAX, add_person, person, plain_type
 
 NAME = "rollout"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 
 from edgecloud.registry.rollout_rows import ENDED
+from edgecloud.rollouts.rows import summary
 from edgecommon.printing import Answer
 from edgecommon.tables import Column, add_limit, most
 
 from ..answer import ago, now, registry_of, table
-from .answers import director_said, summary
+from .answers import director_said
 
 NAME = "rollouts"
 HELP = "List the rollouts, the newest first, and how far each has come."

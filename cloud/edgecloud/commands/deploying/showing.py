@@ -14,6 +14,7 @@ from edgecloud.registry.rollout_rows import WAITING, AssignmentRow, RolloutRow, 
 from edgecloud.rollouts import choosing, statements
 from edgecloud.rollouts.choosing import percent
 from edgecloud.rollouts.planning import duration
+from edgecloud.rollouts.rows import FAILURES, SERVED, SHORT, summary
 from edgecloud.rollouts.statements import SealedDecision, SealedPlan
 from edgecommon.printing import Answer
 from edgecommon.tables import Column, most
@@ -21,7 +22,7 @@ from modelwire.deploying.plans import WHOLE
 from modelwire.deploying.states import State
 
 from ..answer import Document, ago, facts, now, sentences, table, when
-from .answers import FAILURES, SERVED, SHORT, counted, director_said, summary
+from .answers import counted, director_said
 
 BACK = "gone back"
 ORDER = (WAITING, *(state.value for state in State), BACK)  # of a chart's bars, from below

@@ -10,6 +10,7 @@ from edgecloud.merging import parents
 from edgecloud.registry import Base, SqliteStore
 from edgecloud.registry.rollout_rows import VariantRow
 from edgecloud.rollouts import publishing
+from edgecloud.rollouts.rows import SHORT
 from edgecloud.versions import naming
 from edgecommon.printing import Answer, visible
 from edgecommon.tables import Column, add_limit, most
@@ -24,7 +25,7 @@ from ..answer import Document, facts, now, registry_of, table, when
 from ..sealing import add_root_key, root_key
 from ..sizes import of_bytes, size_type
 from ..verb import Verb
-from .answers import SHORT, described, find_variant, read_variant
+from .answers import described, find_variant, read_variant
 from .asking import plain_type
 
 NAME = "variants"
