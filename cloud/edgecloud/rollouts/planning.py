@@ -17,6 +17,7 @@ from modelwire.planning import PROFILES, LinkProfile
 from . import choosing
 from .group import RolloutGroup, held_out, named
 from .power import GatePower, power, tellable
+from .verbs import follows
 
 DAY = 86_400
 LEAF = 64 * 1024
@@ -106,7 +107,7 @@ def fetched(size: int, *, over_http: bool) -> int:
     """Return the bytes that one device fetches: the file and the list of its leaves by HTTP, else parts with their paths."""
     leaves = -(-size // LEAF)
     if over_http:
-        return size + 32 * leaves
+        return size + (32 * leaves if leaves > 1 else 0)  # one leaf is proven by the file's own digest
     return size + leaves * (44 + 32 * max(0, math.ceil(math.log2(leaves))))
 
 
@@ -117,8 +118,12 @@ def _seconds(plan: RolloutPlan, phase: RolloutPhase, devices: int, fetching: flo
 
 def _beside(store: SqliteStore, plan: RolloutPlan) -> list[str]:
     """Return which rollouts of the same model are not over."""
-    rows = [row for row in store.rollouts.all(ended=False) if row.model == plan.model and row.state != HALTED]
-    return [f"{row.name} of the same model is {row.state}, and a device is in one rollout at a time" for row in rows]
+    out = []
+    for row in store.rollouts.all(ended=False):
+        if row.model == plan.model and row.state != HALTED:
+            then = "takes in who comes later, until this one begins" if follows(row) else f"is {row.state}; a device is in one at a time"
+            out.append(f"{row.name} of the same model {then}")
+    return out
 
 
 def _warnings(plan: RolloutPlan, group: RolloutGroup, phases: Sequence[PhaseOutline], told: GatePower, link: LinkProfile) -> list[str]:

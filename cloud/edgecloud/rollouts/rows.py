@@ -12,6 +12,8 @@ from edgecloud.versions.listing import Listing, time_of
 from modelwire.deploying.states import FAILED, State
 from modelwire.errors import UnknownVersion
 
+from .verbs import follows, why
+
 FAILURES = frozenset(state.value for state in FAILED)
 SERVED = frozenset({State.SOAKING.value, State.CONFIRMED.value})
 SHORT = 12  # hex digits of a commit
@@ -59,8 +61,8 @@ def summary(store: SqliteStore, row: RolloutRow) -> dict[str, Any]:
     return {
         "rollout": row.name, "id": row.rollout, "model": row.model, "variant": variant_name(store, row.variant), "commit": row.variant,
         "state": row.state, "phase": row.phase + 1, "devices": sum(one.devices for one in tallies), "served": served(tallies),
-        "failed": sum(one.devices for one in tallies if one.state in FAILURES), "reason": row.reason, "created_at": row.created_at,
-        "changed_at": row.changed_at,
+        "failed": sum(one.devices for one in tallies if one.state in FAILURES), "reason": why(row), "follows": follows(row),
+        "created_at": row.created_at, "changed_at": row.changed_at,
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -49,9 +50,14 @@ RULES: Mapping[RolloutVerb, VerbRule] = MappingProxyType({
         "devices that have it go back to the base in their passive slot, without a download; the others stay as they are",
     ),
     RolloutVerb.ABORT: VerbRule(
-        frozenset({DRAFT, APPROVED, RUNNING, PAUSED}), frozenset({ABORTED}), "it ends as if it had never begun",
+        frozenset({DRAFT, APPROVED, PAUSED}) | _GOING, frozenset({ABORTED}), "it ends as if it had never begun",
     ),
 })  # fmt: skip
+_LEADS = {
+    RolloutVerb.START: RUNNING, RolloutVerb.PAUSE: PAUSED, RolloutVerb.RESUME: RUNNING, RolloutVerb.HALT: HALTED,
+    RolloutVerb.ROLL_BACK: ROLLING_BACK, RolloutVerb.ABORT: ABORTED,
+}  # fmt: skip
+_HEEDED = re.compile(r" \(decisions: ([0-9]{1,19})\)$")
 _INSTEAD = {
     PAUSED: "edgecloud rollout resume {name}", HALTED: "edgecloud rollout rollback {name}, or deploy another variant",
     DONE: "edgecloud rollout rollback {name} takes it back", DRAFT: "edgecloud rollout abort {name}",
@@ -61,19 +67,37 @@ _INSTEAD = {
 _ELSE = "edgecloud rollout show {name}; a new rollout is made by edgecloud deploy"
 
 
+def heeded(row: RolloutRow) -> int:
+    """Return the number of the newest decision that the director has come to; 0: none. It notes that behind a rollout's reason."""
+    found = _HEEDED.search(row.reason)
+    return int(found[1]) if found else 0
+
+
+def why(row: RolloutRow) -> str:
+    """Return a rollout's reason without that note: the word of who moved it, a verb or a gate, and the sentence."""
+    return _HEEDED.sub("", row.reason)
+
+
+def follows(row: RolloutRow) -> bool:
+    """Return whether a rollout is through with its phases, and takes in devices that come to fit later."""
+    return row.state == RUNNING and row.reason.startswith("follows:")
+
+
 def standing(row: RolloutRow, decisions: Sequence[SealedDecision]) -> str:
-    """Return the state of a rollout as the newest decision will leave it, where the director has not come to that yet."""
-    newest = next((one.decision for one in reversed(decisions) if one.decision.verb is not RolloutVerb.APPROVE), None)
-    if newest is None or newest.at < row.changed_at:
-        return row.state
-    rule, leads = RULES[newest.verb], _LEADS.get(newest.verb, row.state)
-    return leads if row.state in rule.possible else row.state
+    """Return the state of a rollout as it will be once the director has come to what was decided since."""
+    state, last = row.state, heeded(row)
+    for one in decisions:
+        verb = one.decision.verb
+        if one.decision.number > last and verb in _LEADS and state in RULES[verb].possible:
+            state = _LEADS[verb]
+    return state
 
 
-_LEADS = {
-    RolloutVerb.START: RUNNING, RolloutVerb.PAUSE: PAUSED, RolloutVerb.RESUME: RUNNING, RolloutVerb.HALT: HALTED,
-    RolloutVerb.ROLL_BACK: ROLLING_BACK, RolloutVerb.ABORT: ABORTED,
-}  # fmt: skip
+def then(row: RolloutRow, verb: RolloutVerb) -> str:
+    """Return what follows from a verb, in words."""
+    if verb is RolloutVerb.RESUME and row.reason.startswith("quality:"):
+        return "the director goes on to the next phase: who resumes against the quality gate takes its doubt on themselves"
+    return RULES[verb].then
 
 
 def wanted(

@@ -10,7 +10,7 @@ from edgecloud.registry import SqliteStore
 from edgecloud.registry.rollout_rows import DRAFT
 from edgecloud.rollouts import statements
 from edgecloud.rollouts.rows import served
-from edgecloud.rollouts.verbs import RULES, next_number, standing, wanted
+from edgecloud.rollouts.verbs import follows, next_number, standing, then, wanted
 from edgecommon.arguments import never_with, number, only_with
 from edgecommon.printing import Answer, visible
 from edgecommon.tables import add_limit
@@ -32,7 +32,7 @@ EXAMPLES = ("edgecloud rollout show merged-1",)
 
 def _show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="its name, or the beginning of its id")
-    parser.add_argument("--watch", action="store_true", help="show it again whenever it has changed, until it is over or Ctrl-C")
+    parser.add_argument("--watch", action="store_true", help="show it again whenever it has changed, until it is through or Ctrl-C")
     parser.add_argument("--every", type=number(most=3600), metavar="SECONDS", help="with --watch: how often it is looked at (default: 2)")
     add_plot(parser, "its phases: how many devices are in which state")
     add_limit(parser, "the first N devices that failed or refused")
@@ -58,7 +58,7 @@ def _watched(args: argparse.Namespace) -> Answer:
         with registry_of(args) as store:
             row = find_rollout(store, args.name)
             answer, mark = showing.shown(store, row, args), showing.mark(store, row)
-        if row.state in OVER:
+        if row.state in OVER or follows(row):
             return answer
         if mark != before:
             print(answer.text, end="\n\n", flush=True)
@@ -108,8 +108,8 @@ def _decided(args: argparse.Namespace, store: SqliteStore, verb: RolloutVerb) ->
     number_ = next_number(before, at)
     decision = RolloutDecision(store.fleet, row.rollout, number_, verb, person(args), args.reason or "", int(at))
     store.rollouts.decide(row.id, number_, seal_decision(decision, key, store.identity.id), int(at))
-    document |= {"number": number_, "then": RULES[verb].then}
-    lines = [visible(f"{row.name}: {verb.value} is sealed. Then {RULES[verb].then}.")]
+    document |= {"number": number_, "then": then(row, verb)}
+    lines = [visible(f"{row.name}: {verb.value} is sealed. Then {then(row, verb)}.")]
     if verb is RolloutVerb.APPROVE:
         have = len(statements.approvers(plan, before)) + 1
         document["approvals"] = {"have": have, "of": plan.plan.approvals}

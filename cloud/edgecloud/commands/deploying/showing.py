@@ -16,6 +16,7 @@ from edgecloud.rollouts.choosing import percent
 from edgecloud.rollouts.planning import duration
 from edgecloud.rollouts.rows import FAILURES, SERVED, SHORT, summary
 from edgecloud.rollouts.statements import SealedDecision, SealedPlan
+from edgecloud.rollouts.verbs import why
 from edgecommon.printing import Answer
 from edgecommon.tables import Column, most
 from modelwire.deploying.plans import WHOLE
@@ -72,7 +73,7 @@ def draw(path: Path, store: SqliteStore, row: RolloutRow) -> None:
     parts = {state: [sum(t.devices for t in of if _state(t) == state) for _, of in phases] for state in ORDER}
     drawing.stacked(
         path, [f"phase {n + 1}" for n, _ in phases], {state: of for state, of in parts.items() if any(of)}, COLOURS,
-        title=f"{row.name}: {row.state}", note=row.reason, unit="devices",
+        title=f"{row.name}: {row.state}", note=why(row), unit="devices",
     )  # fmt: skip
 
 

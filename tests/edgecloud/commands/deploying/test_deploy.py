@@ -65,8 +65,8 @@ def test_bytes_and_time_are_those_of_the_devices_of_each_phase(ready: Desk) -> N
     words = ("deploy", "tall", "--all", *TWO_STEPS, "--plan", "--soak", "1h", "--rate", "2", "--jitter", "0s")
     parts, http = ready.json(*words), ready.json(*words, "--url", "https://files.example.org/{file}.tflite")
     assert (parts["by"], http["by"]) == ("parts", "http")
-    assert http["each_bytes"] == size + 32 and parts["each_bytes"] == size + 44  # one leaf of 64 KiB
-    assert [one["bytes"] for one in http["phases"]] == [size + 32, 11 * (size + 32)]  # type: ignore[attr-defined]
+    assert http["each_bytes"] == size and parts["each_bytes"] == size + 44  # one leaf of 64 KiB
+    assert [one["bytes"] for one in http["phases"]] == [size, 11 * size]  # type: ignore[attr-defined]
     assert [one["seconds"] for one in http["phases"]] == [3600 + 60 + 1, 3600 + 360 + 1]  # type: ignore[attr-defined]
     slow = ready.json(*words, "--link", "lora-sf7")
     assert slow["seconds"] > parts["seconds"] + 6000 and any("lora" in one for one in slow["warnings"])  # type: ignore[operator, attr-defined]

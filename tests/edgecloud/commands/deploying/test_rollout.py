@@ -27,7 +27,7 @@ from .fleet import fleet, names, offer, report, variant
 
 OTHER = PrivateKey(bytes([7]) * 32)  # of a second person
 WORDS = {verb: verb.value.replace(" ", "") for verb in RolloutVerb}
-CHANGED = 100  # Unix seconds: before any decision
+CHANGED = 100  # Unix seconds
 
 
 @pytest.fixture
@@ -45,9 +45,11 @@ def row_of(store: SqliteStore, name: str = "spring") -> RolloutRow:
     return row
 
 
-def moved(store: SqliteStore, state: str) -> None:
-    """Do what the director does, as if it were long ago."""
-    store.rollouts.move(row_of(store).id, state=state, now=CHANGED)
+def moved(store: SqliteStore, state: str, reason: str = "") -> None:
+    """Do what the director does: move a rollout, and note which decision it has come to."""
+    decided = store.rollouts.decisions(row_of(store).id)
+    noted = f" (decisions: {decided[-1].number})" if decided else ""
+    store.rollouts.move(row_of(store).id, state=state, reason=reason + noted, now=CHANGED)
 
 
 def verbs(store: SqliteStore) -> list[str]:
@@ -85,6 +87,23 @@ def test_a_decision_that_the_director_has_not_come_to_counts_for_the_next_one(pl
     assert verbs(store) == ["pause", "resume", "halt", "roll back"]
     numbers = [one.decision.number for one in statements.decisions_of(store, row_of(store))]
     assert numbers == sorted(set(numbers))
+
+
+def test_who_resumes_against_the_quality_gate_is_told_what_it_means_and_a_reason_is_shown_without_its_note(
+    planned: tuple[Desk, SqliteStore]
+) -> None:
+    desk, store = planned
+    desk.ok("rollout", "start", "spring")
+    moved(store, "paused", "quality: too few rows to tell")
+    assert desk.json("rollout", "show", "spring")["reason"] == "quality: too few rows to tell"
+    assert "goes on to the next phase" in str(desk.json("rollout", "resume", "spring")["then"])
+    moved(store, "paused", "success: 1 of 2 devices serve it")
+    assert "phase that it is in" in str(desk.json("rollout", "resume", "spring")["then"])
+    moved(store, "running", "follows: every phase is through")
+    said = desk.json("rollouts")["rollouts"]
+    assert said[0]["follows"] and desk.ok("rollout", "show", "spring", "--watch").count("state  ") == 1  # type: ignore[index]
+    assert any("until this one begins" in one for one in desk.json(  # type: ignore[attr-defined]
+        "deploy", "tall", "--all", "--phase", "1", "--phase", "all", "--plan")["warnings"])  # fmt: skip
 
 
 def test_what_somebody_has_can_be_halted_or_taken_back_and_not_aborted(planned: tuple[Desk, SqliteStore]) -> None:
