@@ -21,6 +21,7 @@ from .verbs import follows
 
 DAY = 86_400
 LEAF = 64 * 1024
+DETAIL = 80  # characters of why a device is left out
 CANARIES_READ = 200  # devices of the first phase whose held-out samples are looked up
 LISTED_BYTES = 32 * 1024  # of devices' names in a plan, which travels nowhere and is one record all the same
 # Bytes a second that a link carries down, where its profile names none: assumed, for a plan's time alone.
@@ -130,7 +131,9 @@ def _warnings(plan: RolloutPlan, group: RolloutGroup, phases: Sequence[PhaseOutl
     out, gates = list[str](), plan.gates
     if phases[-1].total < len(group.lineages):
         out.append(f"{len(group.lineages) - phases[-1].total} of {len(group.lineages)} devices never get it: the last phase is not all")
-    if told.devices < gates.error_least:
+    if len(phases) == 1:
+        out.append("one phase: all of them have it before anything is judged")
+    elif told.devices < gates.error_least:
         out.append(f"the first phase has {told.devices} devices, fewer than --error-least {gates.error_least}: one failure halts it")
     if not told.known:
         out.append("no canary has told how many held-out samples it has: the quality gate is judged by what their reports bring")
@@ -168,6 +171,6 @@ def left_out_said(group: RolloutGroup) -> list[str]:
     lines = []
     for why, count in group.reasons.items():
         here = [one for one in group.left_out if one.why == why]
-        detail = next((one.detail for one in here if one.detail), "")
+        detail = next((one.detail for one in here if one.detail), "")[:DETAIL]
         lines.append(f"{why} ({count}): {named([one.device for one in here])}" + (f"; {detail}" if detail else ""))
     return lines

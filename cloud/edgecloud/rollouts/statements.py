@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from edgecloud import keys
 from edgecloud.registry import SqliteStore
-from edgecloud.registry.rollout_rows import RolloutRow, VariantRow
+from edgecloud.registry.rollout_rows import DecisionRow, RolloutRow, VariantRow
 from modelwire.deploying import plans, variants
 from modelwire.deploying.plans import RolloutDecision, RolloutPlan, RolloutVerb
 from modelwire.deploying.variants import Variant
-from modelwire.errors import BadSignature
+from modelwire.errors import BadSignature, Malformed, WireError
 from modelwire.wire import records
 from modelwire.wire.records import Trust, expect
 from modelwire.wire.signing import KEY_BYTES, Role
@@ -47,17 +48,41 @@ def variant_of(store: SqliteStore, row: VariantRow, *, now: bool = True) -> Vari
 
 
 def plan_of(store: SqliteStore, row: RolloutRow) -> SealedPlan:
-    """Return the plan of a rollout, by any command key that ever spoke. Raises BadSignature."""
-    return SealedPlan(*_proven(lambda key: plans.read_plan(row.plan, key, store.identity.id), _ever(store, "command")))
+    """Return the plan of a rollout, by any command key that ever spoke.
+
+    Raises BadSignature, and Malformed where it is the plan of another rollout than its row says.
+    """
+    found = SealedPlan(*_proven(lambda key: plans.read_plan(row.plan, key, store.identity.id), _ever(store, "command")))
+    p = found.plan
+    if (p.fleet, p.rollout, p.name, p.model, p.variant) != (store.fleet, row.rollout, row.name, row.model, row.variant):
+        raise Malformed(what="plan", reason=f"it is the plan of {p.name}, and not of {row.name}")
+    return found
 
 
 def decisions_of(store: SqliteStore, row: RolloutRow) -> list[SealedDecision]:
-    """Return what was decided about a rollout, oldest first, by any command key that ever spoke. Raises BadSignature."""
-    publics = _ever(store, "command")
-    return [
-        SealedDecision(*_proven(lambda key, one=one: plans.read_decision(one.statement, key, store.identity.id), publics))  # type: ignore[misc]
-        for one in store.rollouts.decisions(row.id)
-    ]
+    """Return what was decided about a rollout, oldest first, by any command key that ever spoke; what no key of the fleet sealed, or
+    sealed about another rollout, is none.
+    """
+    publics, out = _ever(store, "command"), list[SealedDecision]()
+    for one in store.rollouts.decisions(row.id):
+        try:
+            found = SealedDecision(*_proven(partial(_read_decision, store, one), publics))
+        except WireError:
+            continue
+        d = found.decision
+        if (d.fleet, d.rollout, d.number) == (store.fleet, row.rollout, one.number):
+            out.append(found)
+    return out
+
+
+def unproven(store: SqliteStore, row: RolloutRow) -> list[int]:
+    """Return the numbers of rows that stand among a rollout's decisions and are none: the director passes over them, too."""
+    good = {one.decision.number for one in decisions_of(store, row)}
+    return [one.number for one in store.rollouts.decisions(row.id) if one.number not in good]
+
+
+def _read_decision(store: SqliteStore, one: DecisionRow, key: bytes) -> RolloutDecision:
+    return plans.read_decision(one.statement, key, store.identity.id)
 
 
 def approvers(plan: SealedPlan, decisions: Iterable[SealedDecision]) -> set[bytes]:

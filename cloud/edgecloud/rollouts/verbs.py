@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -18,6 +18,7 @@ from edgecloud.registry.rollout_rows import (
     ROLLING_BACK,
     RUNNING,
     SOAKING,
+    DecisionRow,
     RolloutRow,
 )
 from modelwire.deploying.plans import RolloutVerb
@@ -131,6 +132,6 @@ def wanted(
     return True
 
 
-def next_number(decisions: Iterable[SealedDecision], at: float) -> int:
+def next_number(rows: Sequence[DecisionRow], at: float) -> int:
     """Return a decision's number: above the last, and above any that was given before a registry was restored. at: Unix seconds."""
-    return max(max((one.decision.number for one in decisions), default=0) + 1, int(at * 1000))
+    return max(rows[-1].number + 1 if rows else 1, int(at * 1000))

@@ -240,21 +240,21 @@ def _text(drawn: RolloutOutline, then: str) -> str:
         (n, choosing.said(one.phase), len(one.devices), one.total, of_bytes(one.bytes), duration(one.seconds), named(one.devices))
         for n, one in enumerate(drawn.phases, 1)
     ]  # fmt: skip
-    left = planning.left_out_said(drawn.group)
     how = f"by HTTP from {len(plan.urls)} address{'es' * (len(plan.urls) != 1)}" if plan.urls else "in parts by MQTT"
-    window = "" if plan.window == (0, 0) else f", and up to a day more for the window {_clock(plan.window[0])}-{_clock(plan.window[1])} UTC"
+    window = "" if plan.window == (0, 0) else f"{_clock(plan.window[0])}-{_clock(plan.window[1])} UTC: up to a day more for each phase"
     head = facts([
         ("rollout", plan.name), ("variant", f"{variant.name} of {variant.model}, {variant.commit.hex()[:16]}, {of_bytes(variant.size)}"),
         ("for", f"{len(drawn.group.lineages)} devices: {whom}" + (", and those that come to fit later" if plan.follow else "")),
     ])  # fmt: skip
     rest = facts([
-        *((("left out" if not n else ""), line) for n, line in enumerate(left)),
         ("bytes", f"{of_bytes(drawn.phases[0].bytes)} in phase 1, {of_bytes(drawn.bytes)} in all: {of_bytes(drawn.each)} each, {how}"),
-        ("time", f"{duration(drawn.seconds)} at least over {drawn.link.name} ({of_bytes(drawn.rate)}/s){window}"),
+        ("time", f"{duration(drawn.seconds)} at least over {drawn.link.name} ({of_bytes(drawn.rate)}/s)"),
+        ("window", window),
         ("energy", f"{drawn.joules:.3g} J a device to fetch it" if drawn.joules else ""),
         ("learned", "begun anew" if plan.learned == Learned.ANEW else "kept or carried over, where each device's guard finds that good"),
     ])  # fmt: skip
-    notes = [*_gates_said(drawn), *(f"Warning: {one}." for one in drawn.warnings), then]
+    left = [f"Left out, {line}." for line in planning.left_out_said(drawn.group)]
+    notes = [*left, *_gates_said(drawn), *(f"Warning: {one}." for one in drawn.warnings), then]
     return f"{head}\n\n{table(columns, rows)}\n\n{rest}\n\n{sentences(notes)}"
 
 

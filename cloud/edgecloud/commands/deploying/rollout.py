@@ -105,7 +105,7 @@ def _decided(args: argparse.Namespace, store: SqliteStore, verb: RolloutVerb) ->
         said = "approved by this key already" if by_it else f"{standing(row, before)} already"
         return {**document, "then": ""}, [visible(f"{row.name} is {said}; nothing was sealed.")]
     at = time.time()
-    number_ = next_number(before, at)
+    number_ = next_number(store.rollouts.decisions(row.id), at)
     decision = RolloutDecision(store.fleet, row.rollout, number_, verb, person(args), args.reason or "", int(at))
     store.rollouts.decide(row.id, number_, seal_decision(decision, key, store.identity.id), int(at))
     document |= {"number": number_, "then": then(row, verb)}

@@ -47,6 +47,7 @@ def shown(store: SqliteStore, row: RolloutRow, args: argparse.Namespace) -> Answ
     plan = statements.plan_of(store, row) if row.plan else None
     decisions = statements.decisions_of(store, row)
     troubled = store.rollouts.assignments(row.id, states=TROUBLED)
+    unproven = statements.unproven(store, row)
     seen, director = director_said(store)
     limit = most(args)
     said = summary(store, row)
@@ -57,11 +58,11 @@ def shown(store: SqliteStore, row: RolloutRow, args: argparse.Namespace) -> Answ
         "gates": None if plan is None else _gates(plan),
         "approvals": None if plan is None else {"have": len(statements.approvers(plan, decisions)), "of": plan.plan.approvals},
         "troubled": [_troubled(one) for one in troubled[:limit]], "more": len(troubled) - len(troubled[:limit]),
-        "decisions": [_decision(one) for one in decisions], "director_seen_at": seen,
+        "decisions": [_decision(one) for one in decisions], "unproven": unproven, "director_seen_at": seen,
     }  # fmt: skip
     parts = [
         _head(said, plan, decisions, director), _phases_text(tallies, plan, row), _codes_text(tallies), _judged(tallies, plan),
-        _troubled_text(troubled, limit), _decisions_text(decisions),
+        _troubled_text(troubled, limit), _decisions_text(decisions, unproven),
     ]  # fmt: skip
     return Answer(document, "\n\n".join(filter(None, parts)))
 
@@ -144,7 +145,7 @@ def _head(said: Document, plan: SealedPlan | None, decisions: Sequence[SealedDec
 def _phases_text(tallies: Sequence[RolloutTally], plan: SealedPlan | None, row: RolloutRow) -> str:
     columns = (
         Column("phase"), Column("goes to", 1, words=True), Column("devices"), Column("waiting", 3), Column("under way", 2),
-        Column("serve it"), Column("failed"), Column("refused, late", 4), Column("soak", 5),
+        Column("serve it"), Column("failed"), Column("untried", 4), Column("soak", 5),
     )  # fmt: skip
     lines = []
     for n, of in _by_phase(tallies, plan):
@@ -190,7 +191,8 @@ def _troubled_text(rows: Sequence[AssignmentRow], limit: int | None) -> str:
     return table(columns, [(o.device, o.state, o.code, o.phase + 1, o.reason) for o in rows], title="failed, refused or late:", limit=limit)
 
 
-def _decisions_text(decisions: Sequence[SealedDecision]) -> str:
+def _decisions_text(decisions: Sequence[SealedDecision], unproven: Sequence[int]) -> str:
     columns = (Column("decided"), Column("by", 1), Column("what"), Column("reason", words=True, wrapped=True))
     rows = [(when(o.decision.at), o.decision.by, o.decision.verb.value, o.decision.reason) for o in decisions]
-    return table(columns, rows) if rows else ""
+    odd = f"{len(unproven)} more stand there that no command key of the fleet sealed about it: they count for nothing. edgecloud audit"
+    return "\n".join(filter(None, (table(columns, rows) if rows else "", sentences([odd]) if unproven else "")))

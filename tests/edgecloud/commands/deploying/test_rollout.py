@@ -9,7 +9,7 @@ import pytest
 
 from edgecloud.commands import answer
 from edgecloud.commands.deploying import answers, rollout
-from edgecloud.keys import read_key_file
+from edgecloud.keys import load_key, read_key_file
 from edgecloud.registry import SqliteStore
 from edgecloud.registry.rollout_rows import STATES, DesiredRow, RolloutRow
 from edgecloud.rollouts import statements
@@ -118,7 +118,7 @@ def test_what_somebody_has_can_be_halted_or_taken_back_and_not_aborted(planned: 
 
 
 def test_another_person_approves_with_a_key_of_their_own_and_it_starts_no_earlier(planned: tuple[Desk, SqliteStore]) -> None:
-    desk, _ = planned
+    desk, store = planned
     anna = desk.folder / "command.key"
     berta = desk.folder / "berta.key"
     berta.touch(mode=0o600)
@@ -128,6 +128,10 @@ def test_another_person_approves_with_a_key_of_their_own_and_it_starts_no_earlie
     desk.ok("deploy", "tall", "--all", "--phase", "2", "--phase", "all", "--name", "two", "--approvals", "1")
     assert "lacks 1 approval of 1" in str(desk.error("rollout", "start", "two")["message"])
     assert "who made it can't approve it" in str(desk.error("rollout", "approve", "two")["message"])
+    two = row_of(store, "two")
+    own = rollouts.decision(RolloutVerb.APPROVE, 1, rollout=two.rollout, key=load_key(anna, KeyKind.COMMAND_PRIVATE))
+    store.rollouts.decide(two.id, 1, own, 1)  # as if this program had let it pass
+    assert "lacks 1 approval of 1" in str(desk.error("rollout", "start", "two")["message"])
     said = desk.json("rollout", "approve", "two", "--key", "berta.key")
     assert said["sealed"] and said["approvals"] == {"have": 1, "of": 1}
     assert desk.json("rollout", "approve", "two", "--key", "berta.key")["sealed"] is False
@@ -196,6 +200,26 @@ def test_a_row_that_no_key_of_the_fleet_sealed_is_not_shown_as_one(planned: tupl
     assert code and "plan" in err and "command key" in err
     with pytest.raises(BadSignature):
         statements.plan_of(store, row_of(store))
+
+
+def test_a_plan_or_a_decision_of_another_rollout_counts_for_nothing_and_does_not_keep_anybody_from_halting(
+    planned: tuple[Desk, SqliteStore]
+) -> None:
+    desk, store = planned
+    desk.ok("deploy", "tall", "--all", "--phase", "1", "--phase", "all", "--name", "other", "--start")
+    row, other = row_of(store), row_of(store, "other")
+    theirs = store.rollouts.decisions(other.id)[0]
+    store.rollouts.decide(row.id, theirs.number, theirs.statement, 1)  # sealed, about the other
+    store.rollouts.decide(row.id, theirs.number + 5, b"anything", 1)
+    store.rollouts.decide(row.id, theirs.number + 9, rollouts.decision(RolloutVerb.HALT, theirs.number + 9, rollout=row.rollout), 1)
+    assert statements.decisions_of(store, row) == []  # the last one by a key of no fleet of ours
+    said = desk.json("rollout", "show", "spring")
+    assert said["decisions"] == [] and len(said["unproven"]) == 3  # type: ignore[arg-type]
+    assert "3 more stand there" in desk.ok("rollout", "show", "spring")
+    store.rollouts.move(row.id, state="running", now=2)
+    assert desk.json("rollout", "halt", "spring")["sealed"] is True
+    damage(store, "UPDATE rollout SET plan = ? WHERE id = ?", other.plan, row.id)
+    assert "the plan of other" in str(desk.error("rollout", "show", "spring")["message"])
 
 
 def test_watching_shows_each_change_once_and_ends_with_the_rollout(
