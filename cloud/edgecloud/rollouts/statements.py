@@ -41,10 +41,13 @@ class SealedDecision:
 def variant_of(store: SqliteStore, row: VariantRow, *, now: bool = True) -> Variant:
     """Return what the root key says of a variant. now: by the key that speaks now; else any that ever did, for a list.
 
-    Raises BadSignature where another key sealed it.
+    Raises BadSignature where another key sealed it, and Malformed where it is about another variant than its row says.
     """
     publics = keys.named(_held(store), Role.ROOT) if now else _ever(store, "root")
-    return _proven(lambda key: variants.read(row.statement, key, store.identity.id), publics)[0]
+    v = _proven(lambda key: variants.read(row.statement, key, store.identity.id), publics)[0]
+    if (v.fleet, v.model, v.number, v.name, v.commit) != (store.fleet, row.model, row.number, row.name, row.commit):
+        raise Malformed(what="variant", reason=f"its statement is about {v.name} of {v.model}, and not about {row.name}")
+    return v
 
 
 def plan_of(store: SqliteStore, row: RolloutRow) -> SealedPlan:

@@ -16,7 +16,7 @@ from edgecommon.printing import Answer, visible
 from edgecommon.tables import Column, add_limit, most
 from modelwire.deploying import variants
 from modelwire.deploying.variants import PARENTS_MAX, Variant
-from modelwire.errors import BadArgument, UnknownVersion
+from modelwire.errors import BadArgument, UnknownVersion, WireError
 from modelwire.limits import NAME_MAX
 from modelwire.names import check_name
 from modelwire.update.manifest import parse_manifest
@@ -132,11 +132,16 @@ def list_variants(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
         newest = {row.commit: row for row in store.rollouts.variants()}
         rows = sorted(newest.values(), key=lambda row: (row.at, row.number), reverse=True)
-        read = [read_variant(store, row) for row in rows[:limit]]
+        read, odd = list[tuple[Variant, bool]](), list[str]()
+        for row in rows[:limit]:
+            try:
+                read.append(read_variant(store, row))
+            except WireError as error:
+                odd.append(f"{row.name}: {error.message}")
         used = {row.variant: row.name for row in store.rollouts.all()}
     document = {
         "variants": [{**described(one, speaks=speaks), "rollout": used.get(one.commit)} for one, speaks in read],
-        "more": len(rows) - len(read),
+        "unproven": odd, "more": len(rows) - len(rows[:limit]),
     }  # fmt: skip
     columns = (
         Column("variant"), Column("model"), Column("commit"), Column("size", 1), Column("ram", 4), Column("sealed", 3),
@@ -147,7 +152,7 @@ def list_variants(args: argparse.Namespace) -> Answer:
          when(one.at) if speaks else "by a key that speaks no more", used.get(one.commit, ""))
         for one, speaks in read
     ]  # fmt: skip
-    text = table(columns, lines)
+    text = "\n".join([table(columns, lines), *map(visible, odd)])
     return Answer(document, text if rows else "no variants: edgecloud variants add BASE --model MODEL")
 
 

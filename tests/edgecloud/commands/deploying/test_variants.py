@@ -14,6 +14,7 @@ from modelwire.deploying import variants
 from modelwire.errors import BadSignature
 from modelwire.update.manifest import parse_manifest
 from modelwire.wire.signing import PrivateKey
+from tests.edgecloud.centre import damage
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.searching.fleet import other_base
 
@@ -91,6 +92,20 @@ def test_a_root_key_that_speaks_no_more_is_told_and_the_variant_can_be_sealed_an
     assert "speaks no more" in str(said["message"]) and "variants add" in str(said["hint"])
     assert variant(desk3)["number"] == 2
     assert desk3.json("deploy", "tall", "--all", "--phase", "1", "--phase", "all", "--plan")["devices"] == 3
+
+
+def test_a_statement_under_another_row_is_told_and_deploys_nothing(desk3: Desk) -> None:
+    variant(desk3)
+    desk3.ok("variants", "add", "digits", "--model", "digits", "--name", "first")
+    store = open_registry(desk3.folder / "fleet.db", synchronous="OFF")
+    rows = {row.name: row for row in store.rollouts.variants()}
+    damage(store, "UPDATE variant SET statement = ? WHERE name = 'tall'", rows["first"].statement)
+    store.close()
+    said = desk3.json("variants")
+    assert [one["variant"] for one in said["variants"]] == ["first"]  # type: ignore[attr-defined]
+    assert "about first of digits, and not about tall" in str(said["unproven"]) and "not about tall" in desk3.ok("variants")
+    for words in (("variants", "show", "tall"), ("deploy", "tall", "--all", "--phase", "1", "--phase", "all")):
+        assert desk3.error(*words)["error"] == "Malformed"
 
 
 def test_it_is_published_as_the_file_and_the_list_that_proves_its_pieces(desk3: Desk) -> None:
