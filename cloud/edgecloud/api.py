@@ -25,6 +25,7 @@ from .comparisons import Comparisons
 from .feasibility import fitness
 from .probes import running
 from .registry import LineageRow, SqliteStore, Status, VersionRow, open_registry
+from .rollouts import rows
 from .searching import nearest
 from .versions import cards, comparing, listing, materialise, naming
 from .versions.listing import Listing
@@ -103,6 +104,14 @@ class Registry(_Handle, Comparisons):
         if not isinstance(hours, (int, float)) or math.isnan(hours):  # SQLite would compare it with every row, and find none silent
             raise BadArgument(reason=f"{hours!r} is no number of hours", fix="fleet.silent(hours=24)")
         return listing.silent(self._store, hours)
+
+    def rollouts(self) -> Listing:
+        """Return a row a rollout, the oldest first: its state, and how many devices serve its variant or took it back."""
+        return rows.rollouts(self._store)
+
+    def rollout(self, name: str) -> Listing:
+        """Return a row a device of one rollout: how far it has come, and what it measured. Raises UnknownVersion."""
+        return rows.devices(self._store, name)
 
     def find(self, name: str) -> Version:
         """Return what DEVICE[/MODEL]@VERSION stands for; `latest` when it names no version."""

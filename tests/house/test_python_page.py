@@ -22,6 +22,7 @@ from edgecloud.probes import sets
 from edgecloud.registry import open_registry
 from edgecloud.versions import listing
 from edgecloud.versions.materialise import LoadedBases, file_of
+from tests.edgecloud import rollouts
 from tests.edgecloud.centre import Centre, add_base, admit, make_registry
 from tests.edgecloud.device import Base, ScriptedDevice, key_of
 from tests.house.pages import DOCS, ROOT
@@ -46,6 +47,9 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     centre.deliver(device, *[device.train() for _ in range(3)])
     centre.rebuild()
     admit(store, "pi-8", key_of("pi-8").public, NOON + 60)
+    said = rollouts.plan(variant=base.manifest.commit)
+    row = store.rollouts.add(rollouts.sealed_plan(said), said, NOON)
+    store.rollouts.assign(row.id, [one.id for one in store.lineages.all()], 0, NOON)
     store.close()
     open_registry(tmp_path / "fleet.db").close()
     _cars(tmp_path)

@@ -145,6 +145,32 @@ def levels(
             _legend(axes, len(values))
 
 
+def stacked(
+    path: Path, names: Sequence[str], parts: Mapping[str, Sequence[float]], colours: Mapping[str, str], *, title: str, note: str, unit: str
+) -> None:  # fmt: skip
+    """Draw a bar a name, each made of parts on top of each other, with their figures where there is room. colours: by part.
+
+    note: said under the title. Raises as `heat`.
+    """
+    if not names or not any(any(of) for of in parts.values()):
+        raise BadArgument(reason="there is nothing to draw", fix=WITHOUT)
+    with _figure(path, _span(len(names), 0.9, 4.0, 13.0), 3.6) as figure:
+        axes = figure.add_subplot()
+        high = max(map(sum, zip(*parts.values(), strict=True)))
+        below = np.zeros(len(names))
+        for name, of in parts.items():
+            tall = np.asarray(of, np.float64)
+            axes.bar(np.arange(len(names)), tall, bottom=below, width=0.7, color=colours.get(name, MISSING), label=_text(name))
+            for at in np.flatnonzero(tall >= 0.05 * high):
+                axes.text(at, below[at] + tall[at] / 2, f"{tall[at]:g}", ha="center", va="center", fontsize=7)
+            below = below + tall
+        _name(axes.xaxis, names)
+        axes.set_title("\n".join(filter(None, (_text(title), _text(note)))), loc="left")
+        axes.set_ylabel(_text(unit))
+        axes.set_ylim(bottom=0)
+        _legend(axes, len(parts))
+
+
 @contextmanager
 def _figure(path: Path, width: float, height: float) -> Iterator[Any]:
     """Give a figure of so many inches to draw on, and write it to its file, which is there whole or not at all."""

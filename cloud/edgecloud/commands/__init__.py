@@ -27,6 +27,8 @@ NAMES = {  # and their folders, in the order in which they are listed
     "nearest": "comparing", "identify": "comparing", "cluster": "comparing", "drift": "comparing",
     "probes": "comparing", "compare": "comparing", "feasible": "comparing", "matrix": "comparing",
     "merge": "comparing",
+    "variants": "deploying", "deploy": "deploying", "rollouts": "deploying", "rollout": "deploying", "freeze": "deploying",
+    "unfreeze": "deploying",
     "ingest": "registry", "director": "registry", "ca": "perimeter", "broker": "perimeter", "trust": "trust", "keys": "trust",
     "cards": "comparing",
     "inspect": "authoring", "graft": "authoring", "author": "authoring", "pack": "authoring", "int8-head": "authoring",

@@ -64,6 +64,31 @@ def command_key(args: argparse.Namespace, store: SqliteStore) -> Signer:
     return keys.open_key(file, passphrase_of(args))
 
 
+def add_root_key(parser: argparse.ArgumentParser) -> None:
+    """Let a command name the fleet's root key."""
+    what = f"the fleet's root key, or {ssh_agent.NAME} (default: root.key beside the registry)"
+    parser.add_argument("--root-key", metavar="FILE", help=what)
+    add_passphrase(parser)
+
+
+def root_key(args: argparse.Namespace, store: SqliteStore) -> Signer:
+    """Return the root key that the command line names: in its file, or with an ssh-agent.
+
+    Raises WrongKeyKind, or BadArgument when it is not the one that the newest trust record names.
+    """
+    held = keys.trusted(store.identity, [row.record for row in store.trusts.all()])
+    if args.root_key == ssh_agent.NAME:
+        return ssh_agent.agent_key([held.root], f"the root key that trust record {held.number} names")
+    path = Path(args.root_key) if args.root_key else registry_path(args.db).parent / keys.ROOT
+    file = keys.read_key_file(path, KeyKind.ROOT_PRIVATE)
+    if file.public != held.root:
+        raise BadArgument(
+            reason=f"{path} is not the root key that trust record {held.number} names: nobody would believe what it signs",
+            fix="edgecloud trust show tells which file holds it; name that with --root-key",
+        )
+    return keys.open_key(file, passphrase_of(args))
+
+
 def unlock(args: argparse.Namespace, store: SqliteStore) -> AbstractContextManager[None]:
     """Have the passphrase of the command key typed, if it has one: in the transaction that follows, the ingester would wait for it."""
     said = args.key or from_environment("COMMAND_KEY", "")

@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["directing", "enrolling", "gates", "judging", "moves", "offering", "orders", "pairing", "stepping"]
+__all__ = [
+    "choosing", "directing", "enrolling", "gates", "group", "judging", "moves", "offering", "orders", "pairing", "planning", "power",
+    "publishing", "rows", "statements", "stepping", "verbs",
+]  # fmt: skip

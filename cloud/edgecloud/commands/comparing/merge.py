@@ -16,13 +16,13 @@ from edgecloud.merging.judging import MergeJudgement, RowScores
 from edgecloud.merging.parents import RULES, WEIGHTED, MergeParent
 from edgecloud.probes import running, sets
 from edgecloud.registry import Base, ProbeRow, SqliteStore
-from edgecloud.searching import cluster
 from edgecloud.versions import materialise, naming
 from edgecommon import files
 from edgecommon.printing import Answer
-from modelwire.errors import BadArgument, MissingFile
+from modelwire.errors import BadArgument
 
 from ..answer import Document, facts, now, progress, registry_of
+from ..cohorts import add_cohort, cohort_of
 
 NAME = "merge"
 HELP = "Average versions of one base exactly, judge the result, and write it."
@@ -32,13 +32,12 @@ EXAMPLES = (
     "edgecloud merge --cohort night.txt --rule weighted --on city -o night.tflite",
 )
 NAMED, NAMED_A_LINE = 6, 2  # parents that are named in the text
-FILE_MAX = 4 << 20  # bytes of a list of devices
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--devices", metavar="LIST", help="DEVICE[/MODEL][@VERSION],...: the newest version where none is said")
-    which.add_argument("--cohort", metavar="COHORT", help="a cohort by its number in edgecloud cluster, or a file with a device a line")
+    add_cohort(which)
     parser.add_argument("--model", metavar="MODEL", help="of devices that have several")
     parser.add_argument("--rule", required=True, choices=RULES, help="mean: each counts alike; weighted: by its samples, or --weights")
     parser.add_argument("--weights", metavar="LIST", help="whole numbers in the order of --devices, as 3,1,2")
@@ -88,27 +87,7 @@ def _names(store: SqliteStore, args: argparse.Namespace) -> list[str]:
     """Return the names of what is merged: as they were given, or those of a cohort."""
     if args.devices is not None:
         return _split(args.devices)
-    if args.cohort.isascii() and args.cohort.isdigit():
-        cohorts = cluster.cluster(store, model=args.model, progress=progress("models")).cohorts
-        found = next((one for one in cohorts if str(one.number) == args.cohort), None)
-        if found is None:
-            fix = f"edgecloud cluster lists them: 1 to {len(cohorts)}; a file of this name is ./{args.cohort[:40]}"
-            raise BadArgument(reason=f"there is no cohort {args.cohort[:40]}", fix=fix)
-        return [f"{lineage}@{version.version}" for lineage, version in found.members]
-    path = Path(args.cohort)
-    try:
-        with files.open_regular(path) as file:
-            data = file.read(FILE_MAX + 1)
-    except FileNotFoundError:
-        fix = "edgecloud cluster numbers cohorts; a file lists DEVICE[/MODEL][@VERSION], one a line"
-        raise MissingFile(path=path, what="the list of a cohort", fix=fix) from None
-    try:
-        lines = data.decode().splitlines() if len(data) <= FILE_MAX else None
-    except UnicodeDecodeError:
-        lines = None
-    if lines is None:
-        raise BadArgument(reason=f"{path} is no list of devices", fix="write DEVICE[/MODEL][@VERSION], one a line, in UTF-8")
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return list(cohort_of(store, args.cohort, args.model).names)
 
 
 def _split(text: str) -> list[str]:
