@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from edgecloud.audit.signing import require_signed
-from edgecloud.intake.decision import Bounds, Reply
+from edgecloud.intake.decision import Bounds, Decision, Reply
 from edgecloud.intake.rebuilding import Rebuilder
 from edgecloud.intake.routing import Ingest
 from edgecloud.registry import SqliteStore, open_registry
@@ -63,6 +63,10 @@ class CentreCounts:
 
 class SimulatedCentre:
     """One centre, through all its starts."""
+
+    TICK = TICK
+    BATCH = BATCH
+    KEPT = 512 * 1024 * 1024  # bytes of states that the rebuild keeps in memory
 
     def __init__(
         self, time: Timeline, broker: Broker, folder: Path, rng: Random, steps: Steps, bases: Sequence[Base], *, works: Sequence[Work] = (),
@@ -112,7 +116,7 @@ class SimulatedCentre:
         self._ingest.catch_up()
         require_signed(self.store, self._ingest.admissions, self.path)
         # No seconds of a real clock: how far a batch comes is not to hang on how fast this machine is.
-        self._rebuilder = Rebuilder(self.store, bounds=self._bounds, seconds=float("inf"), sign=sign)
+        self._rebuilder = Rebuilder(self.store, kept_bytes=self.KEPT, bounds=self._bounds, seconds=float("inf"), sign=sign)
         self._batch.clear()
         self._batching = self._rebuilding = False
         self._session = self.broker.connect(NAME, (all_up(FLEET),), self)
@@ -224,7 +228,7 @@ class SimulatedCentre:
         if life != self._life:
             return
         self._batching = False
-        batch, self._batch = self._batch[:BATCH], self._batch[BATCH:]
+        batch, self._batch = self._batch[: self.BATCH], self._batch[self.BATCH :]
         if batch:
             self._guarded(lambda: self._take(batch))
         if self._batch and life == self._life:
@@ -241,13 +245,17 @@ class SimulatedCentre:
         for _, _, mid in batch:
             self.steps.step("acknowledge")
             self.broker.acknowledge(self._session, mid)
-        for one in outcomes:
+        for (topic, data, _), one in zip(batch, outcomes, strict=True):
             self.counts.results[one.result.value] += 1
             self.counts.faults += one.reason.startswith("Fault")
             self.time.note(f"{one.result.value} {one.device}@{one.version} {one.reason}")
             self._say(one.replies)
+            self.took(topic, data, one)
             if one.result.value == "stored":
                 self._rebuild_soon()
+
+    def took(self, topic: str, data: bytes, what: Decision) -> None:
+        """A message was taken in: for who works beside the ingest on what devices say."""
 
     def _pause(self) -> float:
         return self._rng.choice(PAUSES)
@@ -278,7 +286,7 @@ class SimulatedCentre:
         if life != self._life:
             return
         if self._guarded(self._look):
-            self.time.after(TICK, lambda: self._tick(life))
+            self.time.after(self.TICK, lambda: self._tick(life))
 
     def _look(self) -> None:
         assert self.store is not None

@@ -1,0 +1,81 @@
+"""The centre of a fleet that is simulated for days: its registry has one name, and a director works beside the ingest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from time import process_time
+
+from edgecloud.intake.decision import Decision, Result
+from edgecloud.keeping.compacting import Compactor
+from edgecloud.registry import FILES_FROM, SqliteStore
+from modelwire.wire import records
+from modelwire.wire.records import Report
+from tests.edgecloud.centre import add_base, make_registry
+from tests.edgecloud.device import Base
+from tests.simulator.broker import Broker
+from tests.simulator.centre import SimulatedCentre, Work
+from tests.simulator.crashes import Steps
+from tests.simulator.timeline import Timeline
+from tests.simulator.works import compact
+
+from .rolling import RollingDirector
+
+COMPACTED = 6 * 3600.0  # seconds between two turns of the compactor, which has nothing else to do here
+
+
+class FleetCentre(SimulatedCentre):
+    """One centre that nobody kills."""
+
+    TICK = 900.0  # no operator is waiting
+    KEPT = 64 * 1024 * 1024  # a fleet's states fit into no memory; those of one batch do
+
+    def __init__(self, time: Timeline, broker: Broker, folder: Path, rng: Random, bases: Sequence[Base]) -> None:
+        works = (Work("compaction", COMPACTED, _compaction),)
+        super().__init__(time, broker, folder, rng, Steps(), bases, works=works, files_from=FILES_FROM)
+        self.path = folder / "fleet.db"
+        self.director: RollingDirector | None = None
+        self.batches = 0  # transactions of the ingest and of the rebuild
+        self.seconds = 0.0  # of this processor, that its work took
+
+    def _guarded(self, do: Callable[[], object]) -> bool:
+        began = process_time()
+        try:
+            return super()._guarded(do)
+        finally:
+            self.batches += 1
+            self.seconds += process_time() - began
+
+    def stored(self) -> int:
+        """Return the bytes of the registry: its database's pages, and the files beside it."""
+        assert self.store is not None
+        pages = self.store.database.number("PRAGMA page_count") * self.store.database.number("PRAGMA page_size")
+        beside = (p for p in self.path.parent.rglob("*") if p.is_file() and not p.name.startswith(self.path.name))
+        return pages + sum(p.stat().st_size for p in beside)
+
+    def make(self) -> None:
+        store = make_registry(self.path, self._bases[0], files_from=self._files_from)
+        for i, base in enumerate(self._bases[1:]):
+            add_base(store, base, f"digits-{i + 2}")
+        store.close()
+
+    def say(self, topic: str, data: bytes) -> None:
+        """Send what others than the ingest have sealed."""
+        if self._session is not None and self._session.online:
+            self.broker.publish(self._session, topic, data)
+
+    def took(self, topic: str, data: bytes, what: Decision) -> None:
+        if self.director is None:
+            return
+        if what.result is Result.WELCOMED:
+            self.director.greeted(what.device)
+        elif what.result is Result.NOTED and topic.endswith("/up/report"):
+            report = records.parse(data).record
+            if isinstance(report, Report):
+                self.director.heard(report)
+
+
+def _compaction(store: SqliteStore, clock: Callable[[], float]) -> Callable[[], object]:
+    compactor = Compactor(store, clock=clock)
+    return lambda: compact(compactor)
