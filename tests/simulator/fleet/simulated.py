@@ -13,7 +13,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from edgecloud.intake.routing import Ingest
 from edgecloud.registry import open_registry
+from tests.edgecloud.device import Base
 from tests.simulator.audit import audit
 from tests.simulator.broker import Broker, Weather
 from tests.simulator.timeline import Timeline, quiet, seeded
@@ -56,6 +58,8 @@ class FleetReport:
     live_cpu_s: float = 0.0
     centre_cpu_s: float = 0.0  # of these, what the centre took
     judge_s: float = 0.0
+    prove_s: float = 0.0  # of this processor, in which every version is rebuilt, proven, and its file hashed
+    start_s: float = 0.0  # that a start of the ingester on this registry takes
     rounds: int = 0  # that devices made
     versions: int = 0  # that the centre holds
     decisions: int = 0  # that were asked of the planner, equal ones once
@@ -81,6 +85,11 @@ class FleetReport:
     peak: int = 0  # bytes of this process
 
     @property
+    def simulated_days(self) -> float:
+        """Days that devices trained in."""
+        return float(self.script.days)
+
+    @property
     def failures(self) -> list[str]:
         """What may never be."""
         out = [*self.wrong, *(f"{name} never settled" for name in self.unsettled)]
@@ -104,7 +113,7 @@ class SimulatedFleet:
         self.time = Timeline()
         rng = Random(f"fleet {script.seed}")
         base = first_base()
-        self.bases = (base, variant_of(base)) if script.rollout else (base,)
+        self.bases: tuple[Base, ...] = (base, variant_of(base)) if script.rollout else (base,)
         self.broker = Broker(self.time, Random(f"network {script.seed}"), WEATHER)
         self.centre = FleetCentre(self.time, self.broker, folder, Random(rng.random()), self.bases)
         self.traffic = Traffic(script.scripted_link)
@@ -221,10 +230,15 @@ class SimulatedFleet:
         try:
             remembered = {f"{d.name}/digits": list(d.past()) for d in self.devices}
             report.versions = sum(len(made) for made in remembered.values())
+            started = time.process_time()
             verdict = audit(store, remembered, {d.name: d.key for d in self.devices})
+            report.prove_s = time.process_time() - started
             report.exact = verdict.exact
             report.wrong += verdict.diverged + [f"{name}: {verdict.examples[name]}" for name in verdict.named]
             report.recovery = recovered(store, Random(f"recovery {self.script.seed}"))
+            started = time.process_time()
+            Ingest(store, secret=bytes(32)).catch_up()
+            report.start_s = time.process_time() - started
         finally:
             store.close()
             out, _ = said.communicate()
