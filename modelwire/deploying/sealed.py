@@ -50,6 +50,16 @@ def opened(
     return values, more.taken(values, what)
 
 
+def content(data: bytes, what: str) -> dict[str, cbor.Value]:
+    """Return the map of a statement, of which no seal is looked at: for who has proven it before. Raises Malformed, TooLarge."""
+    if len(data) < _HEAD.size + SIGNATURE_BYTES:
+        raise Malformed(what=what, reason=f"{len(data)} bytes are too few")
+    values = cbor.decode(data[_HEAD.size : -SIGNATURE_BYTES], what, limits.DEFAULT)
+    if not isinstance(values, dict):
+        raise Malformed(what=what, reason="it is no map")
+    return values
+
+
 class Reader:
     """Takes fields out of a map one after another, each of its type and range; what is left in the end is too much."""
 

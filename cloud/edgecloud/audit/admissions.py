@@ -17,6 +17,7 @@ from modelwire.wire.trust import Trusted
 
 from . import entries, erased
 from .claiming import Claim, Claims
+from .deploying import SealedDeployments
 from .entries import Decided
 
 
@@ -40,6 +41,7 @@ class Admissions:
         self.by_key: dict[bytes, Admitted] = {}  # a key is let in once, for one device
         self.names: set[str] = set()  # of devices that a key was ever decided about
         self.claims = Claims()
+        self.deployments = SealedDeployments()
         self.end: Link | None = None
         self.act = 0  # number of the newest act, policy, purge or erasure
         self.policy: Policy | None = None  # which versions stay recoverable; None: all
@@ -98,6 +100,8 @@ class Admissions:
             self._sealed(signed, Role.COMMAND, entry)
             place = command.device, command.model
             self.commands[place] = max(command.number, self.commands.get(place, 0))
+        elif entry.kind in entries.DEPLOYING:
+            self.deployments.take(entry, self.fleet, lambda role: self._command_keys(entry, role))
         else:
             self._keeping(entry)
 
@@ -194,6 +198,7 @@ class Admissions:
             if known is None:  # what let it in is erased
                 known = self.by_key[key] = Admitted("", key, entry.number, entry.at)
             self.names.discard(known.device)  # another board may have the name
+            self.deployments.forget(known.device)
             known.revoked = known.revoked or entry.number
         for start in range(0, len(erasure.claims), claims.ID_BYTES):
             self.claims.erase(erasure.claims[start : start + claims.ID_BYTES], erasure.keys)

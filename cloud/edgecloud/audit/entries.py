@@ -15,11 +15,13 @@ TRUST, ACT, COMMAND, ANSWER = "trust", "act", "command", "answer"
 CLAIM, WITHDRAWAL, ENROL = "claim", "withdrawal", "enrol"
 EPOCH, HEAD, VERDICT, RESTORE = "epoch", "head", "verdict", "restore"
 POLICY, PURGE, THIN, ERASE, ERASED = "policy", "purge", "thin", "erase", "erased"
+VARIANT, PLAN, DECISION, DESIRED = "variant", "plan", "decision", "desired"
 STATEMENTS = (POLICY, PURGE, ERASE)
+DEPLOYING = (VARIANT, PLAN, DECISION, DESIRED)  # sealed by the root key, the command key twice, and the director's key
 
-# What an operator enters beside a running ingester. Each proves itself by a seal, but for the word on a restore, which nothing rests on.
-# A thinning rests on the seal of its policy or purge, an erased entry on that of its erasure.
-BY_OPERATOR = (TRUST, ACT, COMMAND, CLAIM, WITHDRAWAL, RESTORE, *STATEMENTS, THIN, ERASED)
+# What an operator, or the director, enters beside a running ingester. Each proves itself by a seal, but for the word on a restore, which
+# nothing rests on. A thinning rests on the seal of its policy or purge, an erased entry on that of its erasure.
+BY_OPERATOR = (TRUST, ACT, COMMAND, CLAIM, WITHDRAWAL, RESTORE, *STATEMENTS, *DEPLOYING, THIN, ERASED)
 # What says nothing about who speaks: entered with each update, so whoever made one does not read it again.
 LETS_NOBODY_IN = (ANSWER, EPOCH, HEAD, VERDICT)
 
@@ -41,6 +43,7 @@ _CONTENT: dict[str, dict[str, type]] = {
     PURGE: {"record": bytes},
     THIN: {"by": int, "gone": bytes, "squashed": bytes},
     ERASE: {"record": bytes},
+    **{kind: {"record": bytes} for kind in DEPLOYING},
     ERASED: {"by": int, "digest": bytes, "index": int, "count": int, "path": bytes},
 }
 

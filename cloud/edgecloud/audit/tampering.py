@@ -15,8 +15,9 @@ from modelwire.wire.keys import fingerprint
 from modelwire.wire.log import Link
 from modelwire.wire.records import Act, Command, expect
 
-from . import entries
+from . import deploying, entries
 from .admissions import Admissions
+from .deploying import ToldDeployments
 from .entries import Decided
 
 # What rows come to whose bytes were changed: SQLite hands out whatever stands in a column.
@@ -43,6 +44,7 @@ class _Told:
     ranks: dict[bytes, int] = field(default_factory=dict)  # by commit: the how manieth of its epoch it was
     linked: dict[Place, int] = field(default_factory=dict)  # by epoch: how many versions
     thinned: dict[bytes, tuple[bool, bytes]] = field(default_factory=dict)  # by commit: gone, else the digest of the squash
+    deployed: ToldDeployments = field(default_factory=ToldDeployments)
     purged: dict[bytes, int] = field(default_factory=dict)  # by commit: number of the word by which rows of it were dropped
 
 
@@ -139,6 +141,8 @@ def _note(told: _Told, entry: Decided) -> Iterator[str]:
             told.versions[commit], told.numbers[commit] = place, version
     elif kind == entries.VERDICT:
         told.verdicts[entry.bytes("commit")] = bool(entry.content["ok"])
+    elif kind in entries.DEPLOYING:
+        told.deployed.note(entry)
     elif kind == entries.THIN:
         yield from _note_thinning(told, entry)
 
@@ -177,6 +181,7 @@ def _tables(store: SqliteStore, told: _Told, erased: Sequence[str]) -> Iterator[
     yield from _keys(store, told)
     yield from _lineages(store, told, erased)
     yield from _commands(store, told, erased)
+    yield from deploying.compare(store, told.deployed, erased, ever=bool(told.admissions.erasures))
 
 
 def _leave_out(told: _Told, device: str) -> None:

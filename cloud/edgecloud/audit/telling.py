@@ -7,10 +7,11 @@ from typing import Any
 
 from edgecloud.registry import Log, claims, statements
 from edgecloud.registry.statements import Policy, Purge
+from modelwire.deploying import sealed
 from modelwire.errors import ModelWireError
 from modelwire.wire import records
 from modelwire.wire.keys import fingerprint
-from modelwire.wire.records import Act, Command, Enrol, Trust, expect
+from modelwire.wire.records import Act, Command, Desired, Enrol, Trust, expect
 from modelwire.wire.signing import Fleet
 
 from . import entries
@@ -63,6 +64,25 @@ def _kept(entry: Decided) -> tuple[str, str, str]:
     return "the operator", "a device", f"erased it and {said.count} entries about it, word {said.number}"
 
 
+def _deployed(entry: Decided) -> tuple[str, str, str]:
+    """Return the same of deployments."""
+    if entry.kind == entries.DESIRED:
+        desired = expect(records.parse(entry.bytes("record")), Desired)
+        about = f"{desired.device}/{desired.model}"
+        return "the director", about, f"is to run {desired.variant.hex()[:16]}, number {desired.number}, phase {desired.phase}"
+    values = sealed.content(entry.bytes("record"), entry.kind)
+
+    def short(name: str) -> str:
+        value = values.get(name)
+        return value.hex()[:16] if isinstance(value, bytes) else str(value)[:64]
+
+    if entry.kind == entries.VARIANT:
+        return "the root key", short("model"), f"variant {short('number')}, {short('name')}: {short('commit')}"
+    if entry.kind == entries.PLAN:
+        return "the operator", f"the rollout {short('rollout')}", f"planned {short('name')} of {short('variant')} for {short('model')}"
+    return "the operator", f"the rollout {short('rollout')}", f"decided: {short('verb')}, number {short('number')}"
+
+
 def _said(entry: Decided, places: Mapping[bytes, str]) -> tuple[str, str, str]:
     """Return who, about what, and in words."""
     kind = entry.kind
@@ -82,6 +102,8 @@ def _said(entry: Decided, places: Mapping[bytes, str]) -> tuple[str, str, str]:
         return "the device", said.device, f"was let in {by}" + (f", serial number {said.serial}" if said.serial else "")
     if kind in (*entries.STATEMENTS, entries.THIN, entries.ERASED):
         return _kept(entry)
+    if kind in entries.DEPLOYING:
+        return _deployed(entry)
     if kind == entries.COMMAND:
         command = expect(records.parse(entry.bytes("record")), Command)
         return "the operator", f"{command.device}/{command.model}", f"asked for {command.verb}, number {command.number}"

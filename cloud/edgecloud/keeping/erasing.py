@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from edgecloud.audit import entries
 from edgecloud.audit.admissions import Admissions
+from edgecloud.audit.deploying import names_of
 from edgecloud.audit.entries import Decided
 from edgecloud.audit.erased import Cover, Covered
 from edgecloud.registry import ErasureRow, SqliteStore, statements
@@ -64,6 +65,10 @@ def begin(store: SqliteStore, key: Signer, device: str, number: int, now: int) -
     """
     if device in store.erasures.under_way():
         raise BadArgument(reason=f"the erasure of {device} is under way", fix=f"edgecloud erase {device} goes on with it")
+    for rollout in store.rollouts.all(ended=False):
+        if device in names_of(rollout.plan):  # its plan goes with the name, and nobody acts on a rollout without a plan
+            reason = f"the rollout {rollout.name or rollout.rollout.hex()[:8]} names {device}, and is {rollout.state}"
+            raise BadArgument(reason=reason, fix="roll it back, abort it or let it end first: edgecloud rollout --help")
     with store.transaction():
         admissions = Admissions(store.identity)
         admissions.catch_up(store.log, store.database.path)
@@ -119,6 +124,10 @@ def _erase(store: SqliteStore, row: ErasureRow, device: str, hook: Hook, progres
         hook("entries")
         progress(min(len(places), start + ENTRIES), total)
     _list_updates(store, device)
+    with store.transaction():
+        for rollout in store.rollouts.all():
+            if device in names_of(rollout.plan):
+                store.rollouts.forget_plan(rollout.id)
     done = len(places)
     while True:
         with store.transaction():
@@ -176,7 +185,9 @@ def _about(store: SqliteStore, device: str, by: int | None) -> tuple[list[Covere
 
 def _concerns(entry: Decided, device: str, commits: set[bytes]) -> bool:
     """Return whether an entry is about a device. commits: of its versions."""
-    if entry.kind in (entries.ACT, entries.ENROL, entries.COMMAND):
+    if entry.kind == entries.PLAN:
+        return device in names_of(entry.bytes("record"))
+    if entry.kind in (entries.ACT, entries.ENROL, entries.COMMAND, entries.DESIRED):
         return records.parse(entry.bytes("record")).record.device == device
     if entry.kind == entries.PURGE:
         said = statements.unsealed(entry.bytes("record"))

@@ -90,6 +90,8 @@ def _is_shown(row: LogEntry, shown: Shown, mine: Collection[bytes]) -> bool:
 def _device_of(entry: Decided) -> object:
     if "record" not in entry.content:
         return entry.content.get("device")
+    if entry.kind in entries.DEPLOYING:
+        return None  # shown by digest: none of these proves a version
     if entry.kind in entries.STATEMENTS:
         said = statements.unsealed(entry.bytes("record"))
         return said.device if isinstance(said, statements.Purge) else None

@@ -10,6 +10,16 @@ from .counted import DeviceTally, KeptTally, KindTally, ModelOutline
 from .let_go_rows import ErasureRow, SquashRow, ThinnedRow
 from .probe_rows import OUTPUT, IntermediateRow, ObservedRow, ProbeRow
 from .quota_rows import QuotaRow, UsedRow
+from .rollout_rows import (
+    AssignmentRow,
+    DecisionRow,
+    DesiredRow,
+    FrozenRow,
+    ReportRow,
+    RolloutRow,
+    RolloutTally,
+    VariantRow,
+)
 from .rows import (
     ActRow,
     AlarmRow,
@@ -44,6 +54,7 @@ from .rows import (
     WitnessRow,
 )
 from .seams.models import Situation
+from .seams.rollouts import ReportTaken
 from .seams.store import Store
 from .seams.trust import Log, RecentEntries
 from .sqlite.store import FILES_FROM, SqliteStore, blob_folder, create_registry, open_registry, state_folder
@@ -54,14 +65,18 @@ __all__ = [
     "ActRow",
     "AlarmRow",
     "Annotation",
+    "AssignmentRow",
     "Base",
     "BlobStore",
     "CompactedRow",
+    "DecisionRow",
+    "DesiredRow",
     "DeviceKey",
     "DeviceTally",
     "Epoch",
     "ErasureRow",
     "EvaluationRow",
+    "FrozenRow",
     "HeadRow",
     "IntermediateRow",
     "KeptTally",
@@ -85,7 +100,11 @@ __all__ = [
     "RecentEntries",
     "Refusal",
     "Rejection",
+    "ReportRow",
+    "ReportTaken",
     "Request",
+    "RolloutRow",
+    "RolloutTally",
     "SignedEnd",
     "Situation",
     "SqliteStore",
@@ -96,6 +115,7 @@ __all__ = [
     "ThinnedRow",
     "TrustRow",
     "UsedRow",
+    "VariantRow",
     "VersionLink",
     "VersionRow",
     "WaitingMessage",
@@ -109,6 +129,7 @@ __all__ = [
     "open_registry",
     "privacy",
     "quota_rows",
+    "rollout_rows",
     "sqlite",
     "state_folder",
     "statements",

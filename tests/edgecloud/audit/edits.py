@@ -150,6 +150,28 @@ EDITS = (
     ), "names a missing device"),
     Edit("another name for a model", rows("UPDATE lineage SET model = 'other'"), "is not what the log granted"),
     Edit("a version filed elsewhere", rows("UPDATE version SET version = 20 WHERE version = 12"), "was linked by no ingester"),
+    Edit("a variant of another base", rows("UPDATE variant SET name = 'day'"), "says something else than its statement"),
+    Edit("another statement", rows("UPDATE variant SET statement = x'00'"), "variant 1 of digits is not what the log holds"),
+    Edit("a variant more", rows(
+        "INSERT INTO variant SELECT model, 2, \"commit\", 'day', statement, at FROM variant"
+    ), "variant 2 of digits is not what the log holds"),
+    Edit("a variant gone", rows("DELETE FROM variant"), "variant 1 of digits is gone"),
+    Edit("another plan", rows("UPDATE rollout SET plan = x'00'"), "the plan of the rollout spring is not what the log holds"),
+    Edit("a plan gone", rows("UPDATE rollout SET plan = x''"), "the plan of the rollout spring is gone"),
+    Edit("a rollout under another name", rows("UPDATE rollout SET name = 'fall'"), "says something else than its plan"),
+    Edit("a rollout that nobody planned", rows(
+        "INSERT INTO rollout SELECT 9, zeroblob(16), 'x', model, variant, plan, state, phase, reason, 1, 1, 1 FROM rollout"
+    ), "the plan of the rollout x is not what the log holds"),
+    Edit("a decision that nobody took", rows("INSERT INTO decision VALUES (1, 2, x'00', 9)"), "decision 2 about the rollout spring is not"),
+    Edit("a decision gone", rows("DELETE FROM decision"), "decision 1 about the rollout 00010203 is gone"),
+    Edit("a rollout gone", rows("DELETE FROM rollout"), "names a missing rollout"),
+    Edit("a desired that nobody sealed", rows("UPDATE desired SET record = x'00'"), "is not among those that the director sealed"),
+    Edit("a desired that lasts", rows("UPDATE desired SET expiry = expiry + 1"), "says something else than its record"),
+    Edit("a desired of another base", rows("UPDATE desired SET variant = zeroblob(32)"), "says something else than its record"),
+    Edit("a desired that was newer", rows("UPDATE desired SET number = 9", "DELETE FROM report"), "is not among those"),
+    Edit("a desired gone", rows("DELETE FROM desired", "DELETE FROM report"), "desired 1 for pi-7/digits is gone"),
+    Edit("a decision gone with its entry", relinked("DELETE FROM decision", "DELETE FROM log WHERE instr(entry, 'decision') > 0"),
+         "is signed by no receipt key"),
     Edit("a rejection as an entry", rows(
         "INSERT INTO log VALUES ((SELECT max(number) + 1 FROM log), x'', x'a0', zeroblob(32))"
     ), "its link does not follow"),

@@ -18,20 +18,22 @@ from edgecloud.registry import TrustRow, open_registry
 from modelwire.errors import ModelWireError, RegistryDamaged
 from modelwire.wire import cbor
 from modelwire.wire.records import encode
+from tests.edgecloud import rollouts
 from tests.edgecloud.audit import edits
 from tests.edgecloud.audit.page_flips import flip
 from tests.edgecloud.centre import Centre, admit, revoke
 from tests.edgecloud.desk import Desk
-from tests.edgecloud.device import ScriptedDevice, key_of
+from tests.edgecloud.device import Base, ScriptedDevice, key_of
 from tests.keys import FLEET_ID, ROOT, trust
 
 
 @pytest.fixture
-def kept(desk: Desk, grown: Centre, device: ScriptedDevice) -> Iterator[Path]:
+def kept(desk: Desk, grown: Centre, device: ScriptedDevice, base: Base) -> Iterator[Path]:
     """A registry with a history, a device that was revoked, and nobody who has it open."""
     path = grown.store.database.path
     admit(grown.store, "pi-8", key_of("pi-8").public, 70)
     revoke(grown.store, "pi-8", 80)
+    rollouts.deploy(grown.store, base)
     grown.take(device.presence(True, 1))  # the ingester signs what the operator entered
     grown.store.database.run("PRAGMA wal_checkpoint(TRUNCATE)")
     grown.store.close()
@@ -123,7 +125,8 @@ def test_the_audit_says_who_did_what_and_can_go_on_from_where_it_was(desk: Desk,
     assert [e["number"] for e in desk.json("audit", "-n", "2")["entries"]] == [len(all_of_it), len(all_of_it) - 1]
     said = {(e["who"], e["what"]) for e in all_of_it}
     by_ingester = {("the ingester", what) for what in ("epoch", "head", "verdict")}
-    assert said == {("the root key", "trust"), ("the operator", "act")} | by_ingester
+    deployed = {("the root key", "variant"), ("the operator", "plan"), ("the operator", "decision"), ("the director", "desired")}
+    assert said == {("the root key", "trust"), ("the operator", "act")} | by_ingester | deployed
     assert [e["text"].split()[0] for e in desk.json("audit", "--about", "pi-8")["entries"]] == ["revoked", "admitted"]
     lines = [json.loads(line) for line in desk.ok("audit", "--after", "3", "--lines").splitlines()]
     assert [line["number"] for line in lines] == [e["number"] for e in reversed(all_of_it[:-3])], "for a log server, the oldest first"

@@ -10,9 +10,10 @@ from edgecloud.audit import telling
 from edgecloud.audit.admissions import Admissions
 from edgecloud.intake.decision import Result
 from edgecloud.keeping import erasing
-from edgecloud.registry import EvaluationRow, MergeRow, SqliteStore, WaitingMessage
-from modelwire.errors import LineageError, RegistryDamaged, UnknownVersion
+from edgecloud.registry import EvaluationRow, FrozenRow, MergeRow, SqliteStore, WaitingMessage
+from modelwire.errors import BadArgument, LineageError, RegistryDamaged, UnknownVersion
 from modelwire.wire import cbor
+from tests.edgecloud import rollouts
 from tests.edgecloud.centre import Centre, admit, ask, damage, make_registry, sign
 from tests.edgecloud.device import Base, ScriptedDevice
 from tests.keys import COMMAND, DIRECTOR
@@ -43,6 +44,10 @@ def both(centre: Centre, base: Base) -> Centre:
         store.evaluations.put([EvaluationRow(v.id, b"p" * 32, "", 3, 2, None, 0.5, 0, 1.0, 1, name) for v in store.versions.of(lineage.id)])
     first = [store.versions.of(store.lineages.of(name)[0].id)[0] for name in (NAME, "pi-7")]
     store.merges.add(MergeRow(MERGED, first[0].base, "mean", 2, 1), {version.id: 1 for version in first})
+    rollout = rollouts.deploy(store, base, named=("pi-7", NAME))
+    store.rollouts.move(rollout.id, state="done", now=9)
+    rollouts.deploy(store, base, rollout=b"r" * 16, name="summer")  # under way, and names nobody
+    store.rollouts.freeze(FrozenRow(NAME, "", f"{NAME} is in the workshop", "anna", 9))
     keep(store, "last 2")
     thinner(store).run()
     sign(store)
@@ -85,6 +90,24 @@ def test_nothing_of_an_erased_device_is_left_and_all_others_are_whole(both: Cent
     told = list(telling.tell(store.log, store.identity))
     assert not any("NOT SEALED" in one["text"] or NAME in str(one) for one in told)
     assert sum(one["what"] == "erased" for one in told) == before.entries
+
+
+def test_of_rollouts_what_is_of_an_erased_device_goes_and_a_plan_that_names_it(both: Centre, base: Base) -> None:
+    store = both.store
+    done, running = store.rollouts.all()
+    spring = rollouts.deploy(store, base, rollout=b"s" * 16, name="autumn", named=(NAME,))
+    with pytest.raises(BadArgument, match=f"autumn names {NAME}, and is running"):
+        erase(store)
+    assert store.erasures.all() == [] and wrong(store) == []
+    store.rollouts.move(spring.id, state="aborted", now=9)
+    erase(store)
+    assert wrong(store) == [] and traces(store, NAME) == []
+    assert [bool(row.plan) for row in store.rollouts.all()] == [False, True, False]
+    (left,) = {a.device for row in (done, running) for a in store.rollouts.assignments(row.id)}
+    assert left == "pi-7" and store.rollouts.frozen() == [] and len(store.rollouts.desired(store.lineages.of("pi-7")[0].id)) == 3
+    for change in ("DELETE FROM desired", "DELETE FROM rollout", "UPDATE rollout SET plan = x''", "DELETE FROM decision"):
+        with pytest.raises(LineageError, match="write-once"):
+            store.database.run(change)
 
 
 def test_its_key_never_speaks_again_and_its_name_is_free(both: Centre, base: Base) -> None:

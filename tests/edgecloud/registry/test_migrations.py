@@ -60,12 +60,15 @@ def test_the_number_is_above_all_that_were_made_before(tmp_path: Path, base: Bas
     store.close()
 
 
-@pytest.mark.parametrize("number", [12, 13, 14, 15, 18, 19])
+@pytest.mark.parametrize("number", [12, 13, 14, 15, 18, 19, 20])
 def test_a_backup_of_each_older_release_is_restored(
     tmp_path: Path, base: Base, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     older, apply = tmp_path / "older.db", Migrations.apply
-    names = {12: "m013_keeping", 13: "m014_thinning", 14: "m015_tallies", 15: "m016_sketches", 18: "m019_merges", 19: "m020_quotas"}
+    names = {
+        12: "m013_keeping", 13: "m014_thinning", 14: "m015_tallies", 15: "m016_sketches", 18: "m019_merges", 19: "m020_quotas",
+        20: "m021_rollouts",
+    }  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setattr(Migrations, "apply", lambda self, tables: apply(self, tables, stop_before=names[number]))
         patch.setattr(schema, "SCHEMA", number)

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["evaluations", "inbox", "keeping", "models", "probing", "quotas", "store", "thinning", "trust"]
+__all__ = ["evaluations", "inbox", "keeping", "models", "probing", "quotas", "rollouts", "store", "thinning", "trust"]

@@ -14,6 +14,7 @@ from .keeping import Policies, Sketches, States
 from .models import Bases, Lineages, Merges, Tallies, Versions
 from .probing import Intermediates, ProbeSets
 from .quotas import Quotas
+from .rollouts import Rollouts
 from .thinning import Erasures, Thinnings
 from .trust import Acts, Devices, Log, Trusts
 
@@ -34,6 +35,7 @@ class Store(Protocol):
     refusals: Refusals
     requests: Requests
     quotas: Quotas
+    rollouts: Rollouts
     transfers: Transfers
     annotations: Annotations
     thinnings: Thinnings

@@ -17,6 +17,7 @@ OF_DEVICE = {
 }
 _ERASED = "EXISTS (SELECT 1 FROM erasure e WHERE {})"
 UNLESS_ERASED = f"NOT {_ERASED.format(_OF_VERSION)}"  # of a table that came later, whose rows are of a version
+UNLESS_ERASED_LINEAGE = f"NOT {_ERASED.format(_OF_LINEAGE)}"  # likewise, of a lineage
 _GONE = "EXISTS (SELECT 1 FROM thinned t WHERE t.version_id = OLD.version_id AND t.gone = 1)"
 # A blob that somebody needs is never put on the list of those that go.
 NEEDED = (

@@ -14,12 +14,13 @@ from modelwire.errors import OldWire, RegistryDamaged, UnsupportedWire
 from . import deleting, evaluations, probing, sketches, tallies, views
 from . import tables as tables_of
 from .database import no_registry
+from .deploying import tables as deploying
 
 if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 20  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 21  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
@@ -126,6 +127,12 @@ def _steps_of_comparing(migrations: Migrations) -> None:
     @migrations(name="m020_quotas")
     def m020_quotas(tables: Any) -> None:
         _run(tables, tables_of.QUOTAS)
+
+    @migrations(name="m021_rollouts")
+    def m021_rollouts(tables: Any) -> None:
+        _run(tables, deploying.TABLES)
+        _keep(tables, *deploying.WRITE_ONCE)
+        deploying.keep(tables, _trigger, deleting.UNLESS_ERASED_LINEAGE)
 
 
 def check(database: Database) -> bool:

@@ -16,6 +16,7 @@ from edgecloud.registry.seams.keeping import Policies, Sketches, States
 from edgecloud.registry.seams.models import Bases, Lineages, Merges, Tallies, Versions
 from edgecloud.registry.seams.probing import Intermediates, ProbeSets
 from edgecloud.registry.seams.quotas import Quotas
+from edgecloud.registry.seams.rollouts import Rollouts
 from edgecloud.registry.seams.thinning import Erasures, Thinnings
 from edgecloud.registry.seams.trust import Acts, Devices, Log, Trusts
 from edgecommon.files import put_in_place
@@ -26,6 +27,7 @@ from modelwire.wire.signing import Fleet
 
 from . import schema
 from .database import open_database, problems, require_no_sides
+from .deploying.rollouts import SqliteRollouts
 from .evaluations import SqliteEvaluations
 from .inbox import SqliteAnnotations, SqliteInbox, SqliteQuotas, SqliteRefusals, SqliteRequests, SqliteTransfers
 from .keeping import SqlitePolicies, SqliteStates
@@ -68,6 +70,7 @@ class SqliteStore:
         self.refusals: Refusals = SqliteRefusals(database)
         self.requests: Requests = SqliteRequests(database, self.log)
         self.quotas: Quotas = SqliteQuotas(database)
+        self.rollouts: Rollouts = SqliteRollouts(database, self.log)
         self.transfers: Transfers = SqliteTransfers(database)
         self.annotations: Annotations = SqliteAnnotations(database)
         self.thinnings: Thinnings = SqliteThinnings(database, self.log)
