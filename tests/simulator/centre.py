@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from edgecloud.audit.signing import require_signed
-from edgecloud.intake.decision import Bounds, Decision, Reply
+from edgecloud.intake.decision import Bounds, Reply
 from edgecloud.intake.rebuilding import Rebuilder
 from edgecloud.intake.routing import Ingest
 from edgecloud.registry import SqliteStore, open_registry
@@ -82,7 +82,6 @@ class SimulatedCentre:
         self._session: Session | None = None
         self._batch: list[tuple[str, bytes, int]] = []
         self._batching = self._rebuilding = False
-        self._asked: dict[tuple[int, int], float] = {}
         self.died: Callable[[], None] = lambda: None  # called when it was ended, before it starts again
         self._crash_in = 0  # writes until the next crash; 0: none is planned
         self._torn = self._power = self._files = False
@@ -245,17 +244,13 @@ class SimulatedCentre:
         for _, _, mid in batch:
             self.steps.step("acknowledge")
             self.broker.acknowledge(self._session, mid)
-        for (topic, data, _), one in zip(batch, outcomes, strict=True):
+        for one in outcomes:
             self.counts.results[one.result.value] += 1
             self.counts.faults += one.reason.startswith("Fault")
             self.time.note(f"{one.result.value} {one.device}@{one.version} {one.reason}")
             self._say(one.replies)
-            self.took(topic, data, one)
             if one.result.value == "stored":
                 self._rebuild_soon()
-
-    def took(self, topic: str, data: bytes, what: Decision) -> None:
-        """A message was taken in: for who works beside the ingest on what devices say."""
 
     def _pause(self) -> float:
         return self._rng.choice(PAUSES)
@@ -297,11 +292,8 @@ class SimulatedCentre:
             sign(self.store)
         for one in outcomes:
             self._say(one.replies)
-        for request in self._ingest.commands(now=now):
-            which = request.lineage, request.number
-            if self.time.now - self._asked.get(which, -RESEND) >= RESEND:
-                self._asked[which] = self.time.now
-                self._say(self._ingest.said(request, now))
+        for replies in self._ingest.due(now, self.time.now, RESEND):
+            self._say(replies)
 
     def _work(self, work: Work, again: Callable[[], object], life: int) -> None:
         if life != self._life:

@@ -7,11 +7,8 @@ from pathlib import Path
 from random import Random
 from time import process_time
 
-from edgecloud.intake.decision import Decision, Result
 from edgecloud.keeping.compacting import Compactor
 from edgecloud.registry import FILES_FROM, SqliteStore
-from modelwire.wire import records
-from modelwire.wire.records import Report
 from tests.edgecloud.centre import add_base, make_registry
 from tests.edgecloud.device import Base
 from tests.simulator.broker import Broker
@@ -35,7 +32,6 @@ class FleetCentre(SimulatedCentre):
         works = (Work("compaction", COMPACTED, _compaction),)
         super().__init__(time, broker, folder, rng, Steps(), bases, works=works, files_from=FILES_FROM)
         self.path = folder / "fleet.db"
-        self.director: RollingDirector | None = None
         self.batches = 0  # transactions of the ingest and of the rebuild
         self.seconds = 0.0  # of this processor, that its work took
 
@@ -60,20 +56,16 @@ class FleetCentre(SimulatedCentre):
             add_base(store, base, f"digits-{i + 2}")
         store.close()
 
-    def say(self, topic: str, data: bytes) -> None:
-        """Send what others than the ingest have sealed."""
-        if self._session is not None and self._session.online:
-            self.broker.publish(self._session, topic, data)
-
-    def took(self, topic: str, data: bytes, what: Decision) -> None:
-        if self.director is None:
-            return
-        if what.result is Result.WELCOMED:
-            self.director.greeted(what.device)
-        elif what.result is Result.NOTED and topic.endswith("/up/report"):
-            report = records.parse(data).record
-            if isinstance(report, Report):
-                self.director.heard(report)
+    def direct(self, director: RollingDirector) -> None:
+        """Let the director look at what was reported, and tell devices what it has sealed."""
+        assert self.store is not None
+        now = self.time.seconds()
+        if not director.offered:
+            director.begin(self.store, now)
+        director.step(self.store, now)
+        while told := list(self._ingest.due(now, self.time.now, float("inf"))):  # a service does so each second
+            for replies in told:
+                self._say(replies)
 
 
 def _compaction(store: SqliteStore, clock: Callable[[], float]) -> Callable[[], object]:

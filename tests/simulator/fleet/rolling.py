@@ -1,23 +1,25 @@
 """A rollout among a simulated fleet: who offers the variant to whom and when, and what a device does with it.
 
 The statements are real, `modelwire.deploying`: a variant sealed by the root key, a plan by the command key, and each `desired` by the
-director key. `RollingDirector` stands where `edgecloud director` does, by a script of its own.
+director key. They lie in the registry, and the real ingest tells them to devices and keeps what these report. Only who decides is scripted:
+`RollingDirector` stands where `edgecloud director` does, and whatever has its `begin`, `step`, `over` and `curve` may take its place.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edgecloud.registry import DesiredRow, SqliteStore, VariantRow
+from edgecloud.registry.rollout_rows import HALTED, RUNNING, WAITING
 from modelwire.deploying import plans, states, terms, variants
 from modelwire.deploying.reports import Code, DeviceFigures
 from modelwire.deploying.states import FAILED, FINAL, State, Who
 from modelwire.errors import ModelWireError
 from modelwire.wire.records import Desired, Report, encode
-from modelwire.wire.topics import down
 from tests.edgecloud.device import FLEET, Base
 from tests.keys import COMMAND, DIRECTOR, FLEET_ID, ROOT
 
@@ -31,7 +33,6 @@ STEP = 900.0  # seconds between two looks of the director
 BEGINS = 0.25  # of the run, before the rollout begins
 LEAST, CANARIES = 5, 0.01  # devices of the first phase, or this share of a large fleet
 SHARES = (CANARIES, 0.1, 0.5, 1.0)
-SILENT = 6 * 3600  # seconds without a word, after which a device that has not come to an end is told again
 PROBE = 60.0  # seconds that a device tries the variant on its own samples
 ROWS = 200  # held-out samples that it does so on
 
@@ -60,74 +61,75 @@ def variant_statement(variant: Base, parent: Base) -> bytes:
 class RollingDirector:
     """A director by script: phase after phase, each when the one before is through; halted when too many have failed."""
 
-    def __init__(
-        self, script: FleetScript, names: Sequence[str], base: Base, variant: Base, say: Callable[[str, bytes], None],
-        now: Callable[[], int],
-    ) -> None:  # fmt: skip
-        """say: sends bytes on a topic, from the centre."""
+    def __init__(self, script: FleetScript, names: Sequence[str], base: Base, variant: Base) -> None:
+        """names: of all devices, those first that are to have it first."""
         self.plan = plan_of(script, names, variant)
-        self._names, self._say, self._now = list(names), say, now
-        self._terms = terms.DeployTerms(self.plan.rollout, variant_statement(variant, base), soak=self.plan.soak)
+        self._names = list(names)
+        self._statement = variant_statement(variant, base)
         self._size = len(variant.file)
-        self._offered: dict[str, bytes] = {}
-        self.states: dict[str, State] = {}  # of those that it was offered to, as they say it
-        self._touched: dict[str, int] = {}  # Unix seconds when each was last told, or last heard
+        self._id = 0  # of the rollout's row
         self.phase, self.halted = 0, False
+        self.offered = self.confirmed = self.ended = 0  # devices
         self.curve: list[tuple[int, int, int]] = []  # Unix seconds, devices that were offered it, and that have confirmed it
-        self.codes: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter()  # devices on which it failed, by code
 
-    def begin(self) -> None:
-        self._offer()
+    def begin(self, store: SqliteStore, now: int) -> None:
+        """Keep what the operator has sealed, and offer the variant to the first devices."""
+        plan, rollouts = self.plan, store.rollouts
+        begun = plans.RolloutDecision(plan.fleet, plan.rollout, 1, plans.RolloutVerb.START, plan.made_by, "", now)
+        with store.transaction():
+            rollouts.add_variant(VariantRow(plan.variant, plan.model, 1, plan.name, self._statement, now))
+            self._id = rollouts.add(plans.seal_plan(plan, COMMAND, FLEET_ID), plan, now).id
+            rollouts.decide(self._id, 1, plans.seal_decision(begun, COMMAND, FLEET_ID), now)
+            rollouts.move(self._id, state=RUNNING, phase=0, now=now)
+            self._offer(store, now)
 
     @property
     def over(self) -> bool:
-        """Whether all who were offered it have come to an end."""
-        return bool(self._offered) and all(self.states.get(name) in FINAL for name in self._offered) and self._last
+        """Whether all who were offered it have come to an end, and nobody else is."""
+        return self.offered > 0 and self.ended == self.offered and (self.halted or self.phase == len(self.plan.phases) - 1)
 
-    @property
-    def _last(self) -> bool:
-        return self.halted or self.phase == len(self.plan.phases) - 1
-
-    def step(self) -> None:
+    def step(self, store: SqliteStore, now: int) -> None:
         """Look at what was reported, and go on to the next phase or halt."""
-        counts = Counter(self.states.get(name, State.OFFERED) for name in self._offered)
-        failed, confirmed, gates = sum(counts[s] for s in FAILED), counts[State.CONFIRMED], self.plan.gates
-        self.curve.append((self._now(), len(self._offered), confirmed))
-        tried = failed + confirmed + counts[State.SOAKING]
+        counts, gates = self._look(store, now), self.plan.gates
+        failed, last = sum(counts[s] for s in FAILED), self.phase == len(self.plan.phases) - 1
+        tried = failed + counts[State.CONFIRMED] + counts[State.SOAKING]
+        if self.halted:
+            return
         if failed >= gates.error_least and failed * plans.WHOLE > gates.error * tried:
             self.halted = True
-        late = self._now() - SILENT - self.plan.soak
-        for name, at in list(self._touched.items()):
-            if at < late and self.states.get(name) not in FINAL:
-                self._send(name)
-        if not self._last and confirmed * plans.WHOLE >= gates.success * len(self._offered):
+            store.rollouts.move(self._id, state=HALTED, reason=f"{failed} of {tried} failed", now=now)
+        elif not last and counts[State.CONFIRMED] * plans.WHOLE >= gates.success * self.offered:
             self.phase += 1
-            self._offer()
+            with store.transaction():
+                store.rollouts.move(self._id, phase=self.phase, now=now)
+                self._offer(store, now)
 
-    def greeted(self, device: str) -> None:
-        """A device has said hello: what is desired goes in answer to it, until its report is final."""
-        if device in self._offered and self.states.get(device) not in FINAL:
-            self._send(device)
+    def _look(self, store: SqliteStore, now: int) -> Counter[State]:
+        counts: Counter[State] = Counter()
+        self.codes.clear()
+        for tally in store.rollouts.tallies(self._id):
+            if tally.state != WAITING:
+                counts[State(tally.state)] += tally.devices
+                if tally.code:
+                    self.codes[tally.code] += tally.devices
+        self.offered, self.confirmed, self.ended = sum(counts.values()), counts[State.CONFIRMED], sum(counts[s] for s in FINAL)
+        self.curve.append((now, self.offered, self.confirmed))
+        return counts
 
-    def heard(self, report: Report) -> None:
-        if report.device in self._offered and report.state in [s.value for s in State]:
-            self.states[report.device], self._touched[report.device] = State(report.state), self._now()
-            if report.reason:
-                self.codes[report.reason] += 1
-
-    def _offer(self) -> None:
-        for name in self._names[: self.plan.phases[self.phase].count]:
-            if name not in self._offered:
-                said = Desired(
-                    FLEET, name, self.plan.model, self._now(), 1, self._now() + self.plan.expiry, self.plan.variant, self._size, self.phase,
-                    more=self._terms.as_map(),
-                )  # fmt: skip
-                self._offered[name] = encode(said, DIRECTOR, FLEET_ID)
-                self._send(name)
-
-    def _send(self, device: str) -> None:
-        self._touched[device] = self._now()
-        self._say(down(FLEET, device, self.plan.model, "desired"), self._offered[device])
+    def _offer(self, store: SqliteStore, now: int) -> None:
+        """Seal for each model of this phase what it is to run; the ingest tells it."""
+        plan, said = self.plan, terms.DeployTerms(self.plan.rollout, self._statement, soak=self.plan.soak)
+        found = (store.lineages.get(name, plan.model) for name in self._names[: plan.phases[self.phase].count])
+        known = [lineage for lineage in found if lineage is not None]
+        store.rollouts.assign(self._id, [lineage.id for lineage in known], self.phase, now)
+        for lineage in store.rollouts.waiting(self._id, len(known), self.phase):
+            desired = Desired(
+                plan.fleet, lineage.device, plan.model, now, 1, now + plan.expiry, plan.variant, self._size, self.phase, more=said.as_map()
+            )
+            record = encode(desired, DIRECTOR, FLEET_ID)
+            store.rollouts.put_desired(DesiredRow(lineage.lineage, 1, self._id, plan.variant, record, desired.expiry, now))
+            self.offered += 1
 
 
 class DeviceRollout:

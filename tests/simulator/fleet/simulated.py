@@ -160,14 +160,12 @@ class SimulatedFleet:
     def _begin_rollout(self) -> None:
         order = [device.name for device in self.devices]
         Random(f"canaries {self.script.seed}").shuffle(order)
-        self.director = RollingDirector(self.script, order, self.bases[0], self.bases[1], self.centre.say, self.time.seconds)
-        self.centre.director = self.director
-        self.director.begin()
+        self.director = RollingDirector(self.script, order, self.bases[0], self.bases[1])
         self._direct()
 
     def _direct(self) -> None:
         assert self.director is not None
-        self.director.step()
+        self.centre.direct(self.director)
         if not self.director.over:
             self.time.after(STEP, self._direct)
 
