@@ -19,6 +19,7 @@ from tests.simulator.works import compact
 
 from .rolling import RollingDirector
 
+PAUSE = 0.05  # seconds that a batch is waited for, as the service does (edgecloud.intake.service.Pace)
 COMPACTED = 6 * 3600.0  # seconds between two turns of the compactor, which has nothing else to do here
 
 
@@ -55,6 +56,9 @@ class FleetCentre(SimulatedCentre):
         for i, base in enumerate(self._bases[1:]):
             add_base(store, base, f"digits-{i + 2}")
         store.close()
+
+    def _pause(self) -> float:
+        return PAUSE
 
     def direct(self, director: RollingDirector) -> None:
         """Let the director look at what was reported, and tell devices what it has sealed."""

@@ -49,6 +49,8 @@ class FleetDevice(LightDevice):
         self._held: list[tuple[int, float]] = []  # bytes of each round that is not sealed, and when it was made
         self._form = Kind.DELTA
         self._note = b""
+        self._form_waits = False  # whether what is held waits for further rounds
+        self._sealed = 0  # updates
         self._made_at: dict[int, list[float]] = {}  # by version, of what waits
         self._phase = rng.uniform(FIRST, DAY)
 
@@ -204,14 +206,17 @@ class FleetDevice(LightDevice):
             since = self._made_at.pop(version, [])
             if version not in self.device.refused:
                 self.took += [self.time.now - at for at in since]
+        if not self.device.rounds:
+            self._held.clear()  # a snapshot after a refusal has taken them along
+        if before - self.device.waiting.keys():
+            self._go_on()
 
     def _welcome(self, welcome: Welcome) -> None:
         before = self._welcomed
         super()._welcome(welcome)
         if self._welcomed and not before:
             self._wait = self.link.patience
-            if self.device.rounds and not self._form_waits:
-                self._conclude()
+            self._go_on()
             self.rollout.on_line()
 
     # What it makes.
@@ -248,17 +253,20 @@ class FleetDevice(LightDevice):
         self._last, self._form, self._note = decided.plan, decided.kind, decided.note
         self._form_waits = decided.choice == "wait"
         if self._form_waits:
-            number = d.version
+            number = self._sealed
             self.time.after(decided.wait, lambda: self._release(number))
         elif d.epoch and len(d.waiting) < MOST_WAITING:  # else it goes with the next ones, when there is a centre to be had
             self._seal()
 
-    _form_waits = False
-
     def _release(self, number: int) -> None:
-        """End the wait of what was held since that version."""
-        self._form_waits = False
-        if self.device.rounds and self.device.version == number and self.device.epoch:
+        """End the wait of what is held, unless it was sealed meanwhile. number: of updates that were sealed when it began to wait."""
+        if number == self._sealed and self.device.rounds:
+            self._form_waits = False
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Seal what is held and need not wait, once there is an epoch and room among what waits for its receipt."""
+        if self.device.rounds and not self._form_waits and self.device.epoch and len(self.device.waiting) < MOST_WAITING:
             self._conclude()
 
     def _conclude(self) -> None:
@@ -274,6 +282,7 @@ class FleetDevice(LightDevice):
         """Enter an update that was just sealed: when its rounds were made, and that it is there."""
         self._made_at[sent.version] = [at for _, at in self._held] or [self.time.now]
         self._held.clear()
+        self._sealed, self._form_waits = self._sealed + 1, False
         self._keep(sent)
 
 
