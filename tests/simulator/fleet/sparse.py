@@ -41,32 +41,39 @@ class SparseDevice(ScriptedDevice):
         self.state = _first(self.base).at_base()
         self.state.apply(Kind.SNAPSHOT, self.moved)
         self.residual: Residual = _nothing_left(self.base.manifest)
+        self._whole: Sections | None = None
         try:
             yield
         finally:
-            self.moved = self.state.snapshot()
+            self.moved = self.whole()
             del self.state
+
+    def whole(self) -> Sections:
+        """Return all that its model is apart from its base, while awake: what a snapshot says."""
+        if self._whole is None:
+            self._whole = self.state.snapshot()
+        return self._whole
 
     def round(self, density: float) -> Snapped:
         """Train once, while awake; what it moved is sealed with the next update."""
         draw = self.rng.standard_normal
         trained = [w + draw(len(w), dtype=np.float32) * np.float32(NOISE) for w in self.state.weights]
         snapped = snap(self.state, trained, self.residual, density=density, max_bytes=1 << 20)
-        self.state = snapped.state
+        self.state, self._whole = snapped.state, None
         self.pending = add(self.pending, snapped.sections, self.base.manifest) if self.pending else snapped.sections
         self.rounds += 1
         return snapped
 
     def size_of_snapshot(self) -> int:
         """Return the bytes of its whole state as a snapshot, while awake, without names and extension."""
-        return size_of(self.state.snapshot(), self.base.manifest.schema)
+        return size_of(self.whole(), self.base.manifest.schema)
 
     def conclude(self, kind: Kind, note: bytes = b"") -> Sent:
         """Seal all rounds that were not sealed as one update, while awake. Its number is that of the last one; it names the others."""
         first, last = self.version + 1, self.version + max(1, self.rounds)
         said: dict[str, object] = {**SAID, **({"plan": note} if note else {}), **({"skipped": [[first, last - 1]]} if last > first else {})}
         whole = kind is Kind.SNAPSHOT
-        sent = self.seal(kind, self.state.snapshot() if whole else self.pending, version=last, extension=said)
+        sent = self.seal(kind, self.whole() if whole else self.pending, version=last, extension=said)
         self.pending, self.rounds, self.kinds[sent.version] = (), 0, kind.name.lower()
         return sent
 
