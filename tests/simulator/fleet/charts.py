@@ -10,7 +10,6 @@ import numpy as np
 
 from tests.charts import legend_below
 
-from .links import DAY
 from .simulated import FleetReport
 
 MIB = 1 << 20
@@ -79,15 +78,20 @@ def _rollout(run: FleetReport, figure: Any) -> None:
 
 def _soon(run: FleetReport, figure: Any) -> None:
     figure.suptitle(f"How soon: {run.script}", x=0.02, ha="left", fontsize=9)
-    _shares(figure.add_subplot(1, 2, 1), [s / (DAY / 24) for s in run.took], "hours from a round to `verified`")
+    _shares(figure.add_subplot(1, 2, 1), run.took, "seconds from a round to `verified`")
     back = run.recovery.seconds if run.recovery is not None else ()
     _shares(figure.add_subplot(1, 2, 2), [1000 * s for s in back], "ms to recover a version (this machine)")
 
 
 def _shares(axes: Any, values: Sequence[float], label: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     if values:
         axes.plot(np.sort(values), 100 * (np.arange(len(values)) + 1) / len(values))
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(label)
     axes.set_ylabel("% of them")
     axes.set_ylim(0, 102)

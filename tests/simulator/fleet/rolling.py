@@ -195,8 +195,8 @@ class DeviceRollout:
     def _fetched(self, life: int) -> None:
         if self._began is None or life != self._device._life:
             return
-        self.cut()
-        self._left = 0
+        self._device.traffic.heard("variant", int(self._left))
+        self._left, self._began = 0.0, None
         self._go(State.STAGED)
         self._go(State.PROBING)
         self._device.time.after(PROBE, self._probed)

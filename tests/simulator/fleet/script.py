@@ -16,6 +16,7 @@ from .links import DAY, ScriptedLink, link_of
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits.tflite"
 DEVICES_MOST, DAYS_MOST = 100_000, 366
+DENSITY_MOST = 0.05  # a week of such rounds, coalesced, still goes in one message
 NOISE = 0.01  # standard deviation of what a round's training adds to each weight
 MOVED = 1e-3  # and of what the variant's weights are apart from those of the first base
 
@@ -38,8 +39,8 @@ class FleetScript:
         for name, most in (("devices", DEVICES_MOST), ("days", DAYS_MOST)):
             if not 1 <= getattr(self, name) <= most:
                 raise BadArgument(reason=f"{getattr(self, name)} {name} can't be simulated", fix=f"give 1 to {most}")
-        if not 0 < self.density <= 1 or not 0 <= self.failing <= 1:
-            raise BadArgument(reason="a share is out of range", fix="give density above 0, up to 1")
+        if not 0 < self.density <= DENSITY_MOST or not 0 <= self.failing <= 1:
+            raise BadArgument(reason="a share is out of range", fix=f"give a density above 0, up to {DENSITY_MOST:g}")
         link_of(self.link)
 
     @property

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from edgecloud.intake.routing import Ingest
-from edgecloud.registry import open_registry
+from edgecloud.registry import SqliteStore, open_registry
 from tests.edgecloud.device import Base
 from tests.simulator.audit import audit
 from tests.simulator.broker import Broker, Weather
@@ -226,22 +226,28 @@ class SimulatedFleet:
         )  # fmt: skip
         store = open_registry(self.centre.path, readonly=True)
         try:
-            remembered = {f"{d.name}/digits": list(d.past()) for d in self.devices}
-            report.versions = sum(len(made) for made in remembered.values())
-            started = time.process_time()
-            verdict = audit(store, remembered, {d.name: d.key for d in self.devices})
-            report.prove_s = time.process_time() - started
-            report.exact = verdict.exact
-            report.wrong += verdict.diverged + [f"{name}: {verdict.examples[name]}" for name in verdict.named]
-            report.recovery = recovered(store, Random(f"recovery {self.script.seed}"))
+            try:
+                self._audit(store)
+            finally:
+                out, _ = said.communicate()
+            report.recovery = recovered(store, Random(f"recovery {self.script.seed}"))  # alone on the machine, as far as it is ours
             started = time.process_time()
             Ingest(store, secret=bytes(32)).catch_up()
             report.start_s = time.process_time() - started
         finally:
             store.close()
-            out, _ = said.communicate()
         report.verify = loads(out) if out else {"exact": 0, "waiting": 0, "wrong": ["it said nothing"], "tampered": [], "seconds": 0.0}
         report.judge_s = time.monotonic() - began
+
+    def _audit(self, store: SqliteStore) -> None:
+        report = self.report
+        remembered = {f"{d.name}/digits": list(d.past()) for d in self.devices}
+        report.versions = sum(len(made) for made in remembered.values())
+        started = time.process_time()
+        verdict = audit(store, remembered, {d.name: d.key for d in self.devices})
+        report.prove_s = time.process_time() - started
+        report.exact = verdict.exact
+        report.wrong += verdict.diverged + [f"{name}: {verdict.examples[name]}" for name in verdict.named]
 
 
 def simulated(script: FleetScript, folder: Path, *, progress: bool = False) -> FleetReport:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -16,6 +18,7 @@ from modelwire.update.sections import Kind
 from tests.simulator import rot
 from tests.simulator.fleet import LINKS, FleetReport, FleetScript, SimulatedFleet, link_of, simulated
 from tests.simulator.fleet.__main__ import main
+from tests.simulator.fleet.device import FleetDevice
 from tests.simulator.fleet.links import DAY
 from tests.simulator.fleet.paper import constants_of, errors, foretold, measured, month
 from tests.simulator.fleet.planner import FleetPlanner
@@ -89,6 +92,27 @@ def test_a_smaller_run_foretells_a_larger_one(tmp_path: Path) -> None:
     assert all(abs(share) < 0.02 for share in itself.values()), "a run foretells itself"
     told = month(constants_of(large), tmp_path, devices=1000, days=30)
     assert told.totals["versions"] == pytest.approx(31_000, rel=0.02) and told.flushes[0] < told.flushes[1]
+
+
+@pytest.mark.slow("lives through six days of three devices", seconds=2)
+def test_a_variant_is_fetched_once_however_often_the_link_is_gone_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = SimulatedFleet(FleetScript(devices=3, days=6, link="lora", failing=0.0), tmp_path)
+    cuts: list[float] = []
+
+    def told(device: FleetDevice, down: Callable[[str], None], why: str) -> None:
+        down(why)
+        cuts.append(device.rollout._left)
+
+    for device in fleet.devices:
+        device.link = replace(device.link, lasts=6 * 3600.0)  # the file takes ten hours
+        monkeypatch.setattr(device, "down", partial(told, device, device.down))
+    report = fleet.run()
+    assert report.failures == [] and report.curve[-1][1:] == (3, 3)
+    size = len(fleet.bases[1].file)
+    assert any(0 < left < size for left in cuts), "it was gone in the middle of it, or this shows nothing"
+    assert report.down["variant"] == 3 * size
 
 
 def test_a_link_that_never_comes_is_told_and_ends(tmp_path: Path) -> None:
