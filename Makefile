@@ -39,7 +39,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence soak paper threats zoo fuzz docs hooks release bare clean
+.PHONY: help venv demo demo-har demo-turbine demo-camera quick test lint bench evidence soak paper threats zoo fuzz docs hooks release bare clean simulate
 
 # The list is made from this file: a line `##@ ...` opens a group, `verb: ... ## ...` is a verb, in 80 columns together.
 help: ## this list
@@ -58,7 +58,7 @@ demo-turbine: $(VENV)/.ready ## a story: machines learn how they sound, and what
 demo-camera: $(VENV)/.ready ## a story: cameras learn their own light, and one a new sign
 	$(VENV)/bin/python -m tests.stories.camera
 
-##@ to work on it
+##@ to work on it and to measure it
 venv: $(VENV)/.ready ## the environment .venv; after a change it takes what changed
 
 quick: $(VENV)/.ready stock ## the tests that take a moment each: all not marked slow
@@ -99,7 +99,6 @@ clean: ## remove environments, builds and caches
 	rm -f modelwire/_core/*.so modelwire/_core/kernel.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-##@ to measure it
 bench: $(VENV)/.bench ## speed and bytes beside zstd, bsdiff and others; QUICK=1 for less
 	$(VENV)/bin/python -m tests.bench $(if $(QUICK),--quick)
 
@@ -111,6 +110,10 @@ threats: $(VENV)/.ready ## run the threat model: each row by its tests
 
 evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure: TOPIC=wire, trust, zoo, centre, compare, lost or deploy
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
+
+simulate: $(VENV)/.ready ## a fleet for days, all proven; DEVICES=10000 DAYS=7 LINK=lte
+	$(VENV)/bin/python -m tests.simulator.fleet --devices $(or $(DEVICES),1000) --days $(or $(DAYS),7) --link $(or $(LINK),lte) \
+		--seed $(or $(SEED),1) $(if $(KEEP),--keep $(KEEP))
 
 soak: $(VENV)/.ready ## kill, pause and slow down a whole fleet; MINUTES=30 SEED=1
 	MINUTES=$(MINUTES) SEED=$(SEED) $(VENV)/bin/python -m tests.soak

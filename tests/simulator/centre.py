@@ -64,6 +64,10 @@ class CentreCounts:
 class SimulatedCentre:
     """One centre, through all its starts."""
 
+    TICK = TICK
+    BATCH = BATCH
+    KEPT = 512 * 1024 * 1024  # bytes of states that the rebuild keeps in memory
+
     def __init__(
         self, time: Timeline, broker: Broker, folder: Path, rng: Random, steps: Steps, bases: Sequence[Base], *, works: Sequence[Work] = (),
         files_from: int = 4096, bounds: Bounds | None = None,
@@ -78,7 +82,6 @@ class SimulatedCentre:
         self._session: Session | None = None
         self._batch: list[tuple[str, bytes, int]] = []
         self._batching = self._rebuilding = False
-        self._asked: dict[tuple[int, int], float] = {}
         self.died: Callable[[], None] = lambda: None  # called when it was ended, before it starts again
         self._crash_in = 0  # writes until the next crash; 0: none is planned
         self._torn = self._power = self._files = False
@@ -112,7 +115,7 @@ class SimulatedCentre:
         self._ingest.catch_up()
         require_signed(self.store, self._ingest.admissions, self.path)
         # No seconds of a real clock: how far a batch comes is not to hang on how fast this machine is.
-        self._rebuilder = Rebuilder(self.store, bounds=self._bounds, seconds=float("inf"), sign=sign)
+        self._rebuilder = Rebuilder(self.store, kept_bytes=self.KEPT, bounds=self._bounds, seconds=float("inf"), sign=sign)
         self._batch.clear()
         self._batching = self._rebuilding = False
         self._session = self.broker.connect(NAME, (all_up(FLEET),), self)
@@ -224,7 +227,7 @@ class SimulatedCentre:
         if life != self._life:
             return
         self._batching = False
-        batch, self._batch = self._batch[:BATCH], self._batch[BATCH:]
+        batch, self._batch = self._batch[: self.BATCH], self._batch[self.BATCH :]
         if batch:
             self._guarded(lambda: self._take(batch))
         if self._batch and life == self._life:
@@ -278,7 +281,7 @@ class SimulatedCentre:
         if life != self._life:
             return
         if self._guarded(self._look):
-            self.time.after(TICK, lambda: self._tick(life))
+            self.time.after(self.TICK, lambda: self._tick(life))
 
     def _look(self) -> None:
         assert self.store is not None
@@ -289,11 +292,8 @@ class SimulatedCentre:
             sign(self.store)
         for one in outcomes:
             self._say(one.replies)
-        for request in self._ingest.commands(now=now):
-            which = request.lineage, request.number
-            if self.time.now - self._asked.get(which, -RESEND) >= RESEND:
-                self._asked[which] = self.time.now
-                self._say(self._ingest.said(request, now))
+        for replies in self._ingest.due(now, self.time.now, RESEND):
+            self._say(replies)
 
     def _work(self, work: Work, again: Callable[[], object], life: int) -> None:
         if life != self._life:

@@ -12,7 +12,7 @@ from modelwire.wire import parts, records, topics
 from modelwire.wire.records import Command, Record, Wanted, Welcome
 from modelwire.wire.signing import Role
 from tests.edgecloud.device import BULK, FLEET, PART, Base, ScriptedDevice, Sent
-from tests.keys import COMMAND, FLEET_ID, RECEIPT, ROOT
+from tests.keys import COMMAND, DIRECTOR, FLEET_ID, RECEIPT, ROOT
 from tests.simulator.broker import Broker, Session
 from tests.simulator.made import GIVEN_UP, VERIFIED, WAITING, Made
 from tests.simulator.timeline import Timeline
@@ -21,7 +21,7 @@ WINDOW = 4  # updates on their way without a receipt
 MOST_WAITING = 8  # a device that waits for so many trains no more
 HELLO, HELLO_MOST, HELLO_AGAIN = 10.0, 100.0, 3600.0  # seconds
 RESEND, RESEND_MOST = 15.0, 240.0
-SPEAKS = {Role.RECEIPT: RECEIPT.public, Role.COMMAND: COMMAND.public, Role.ROOT: ROOT.public}
+SPEAKS = {Role.RECEIPT: RECEIPT.public, Role.COMMAND: COMMAND.public, Role.DIRECTOR: DIRECTOR.public, Role.ROOT: ROOT.public}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,11 @@ class Habits:
 class LightDevice:
     """A ScriptedDevice on a link. It makes `quota` updates and sends each until there is a last word on it."""
 
+    DEVICE: type[ScriptedDevice] = ScriptedDevice
+
     def __init__(self, time: Timeline, broker: Broker, rng: Random, name: str, bases: Sequence[Base], habits: Habits, quota: int) -> None:
         self.time, self.broker, self.rng, self.name, self.bases, self.habits = time, broker, rng, name, bases, habits
-        self.device = ScriptedDevice(bases[0], name=name, seed=rng.randrange(1 << 30))
+        self.device = self.DEVICE(bases[0], name=name, seed=rng.randrange(1 << 30))
         self.quota, self.made, self.unheard = quota, 0, 0
         self.lies: set[bytes] = set()
         self.answered: set[int] = set()  # numbers of the commands that it has followed

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("fetching", "rollback", "gates")
+PARTS: tuple[str, ...] = ("gates", "fetching", "simulate")
 
 
 def measure(full: bool) -> Figures:
