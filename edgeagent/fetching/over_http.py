@@ -111,7 +111,8 @@ class OverHttp:
             start, stop = inc.span(index)
             whole = address in self._whole or (start, stop) == (0, task.size)
             ask = RangeAsk(url, start, stop, task.size, whole)
-        again = ask.start - self._whole[address] if index != _LEAVES and address in self._whole else 0  # of the whole, what is here already
+        streams = index != _LEAVES and address in self._whole
+        again = ask.start - self._whole[address] if streams else 0  # bytes of the whole that are here already, and come all the same
         charge = ask.stop - ask.start + HEADERS + again
         lacking = task.size - inc.here
         if inc.spent + max(charge, lacking + again) > task.allowed:
@@ -120,7 +121,7 @@ class OverHttp:
         if self._month is not None and not self._month.admits(cost(0, charge)):
             self.waits, self._due = "the next month: this one's bytes are spent", now + NEXT_LOOK
             return None
-        if address in self._whole:
+        if streams:
             self._whole[address] = ask.stop
         inc.charge(charge)
         if self._source is None:
