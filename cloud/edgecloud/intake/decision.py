@@ -78,10 +78,10 @@ class Handed:
             self.overdue.popitem(last=False)
         return now - first
 
-    def not_on_the_way(self, lineage: int, missing: list[int], now: int) -> list[int]:
-        """Return those of the missing parts of a base that have not just been handed to a model."""
+    def on_the_way(self, lineage: int, missing: list[int], now: int) -> int:
+        """Return how many of the missing parts of a base have just been handed to a model."""
         sent = self.recent.get(lineage, {})
-        return [index for index in missing if now - sent.get(index, -ON_THE_WAY) >= ON_THE_WAY]
+        return sum(now - at < ON_THE_WAY for index, at in sent.items() if index in missing) if sent else 0
 
     def go(self, lineage: int, parts: list[int], now: int) -> None:
         """Note that parts of a base go to a model."""

@@ -16,7 +16,7 @@ from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged
 from modelwire.update.manifest import parse_manifest
 from modelwire.wire import parts, records
 from modelwire.wire.commands import Take, task_of
-from modelwire.wire.parts import WANTED_AT_ONCE, Outgoing
+from modelwire.wire.parts import BASES_AT_ONCE, WANTED_AT_ONCE, Outgoing
 from modelwire.wire.records import Command, Desired, Signed, Transfer, Wanted
 
 from .decision import BASES, READING, TREES, Context, Decision, Reply, Result, clean, require_known
@@ -56,10 +56,10 @@ def wanted(context: Context, signed: Signed, data: bytes) -> Decision:
         is_base, handed = out.transfer.what == "base", context.handed
         if is_base and len(said.have) != -(-out.count // 8):  # it has another cut in mind
             return Decision(Result.NOTED, said.device, said.model, reason="it is told the cut", replies=(Reply("part", out.transfer),))
-        missing = open_ones = parts.missing(said.have, out.count)
+        missing, most = parts.missing(said.have, out.count), WANTED_AT_ONCE
         if is_base:
-            open_ones = handed.not_on_the_way(lineage.id, missing, context.now)
-        now = open_ones[: handed.room(lineage.id, context.now, min(len(open_ones), WANTED_AT_ONCE))]
+            most = max(0, BASES_AT_ONCE - handed.on_the_way(lineage.id, missing, context.now))
+        now = missing[: handed.room(lineage.id, context.now, min(len(missing), most))]
         replies = tuple(Reply("part", out.transfer, _part(store, out, index)) for index in now)
     except (RegistryDamaged, BadArgument) as error:  # of one blob: not a reason to serve nobody
         return Decision(Result.DROPPED, said.device, said.model, reason=clean(str(error)))
