@@ -270,8 +270,15 @@ def _kind(mode: int) -> str:
 @contextmanager
 def mapped(path: Path) -> Iterator[memoryview]:
     """Map a file for reading: what is looked at takes memory, not the whole."""
-    with path.open("rb") as f, mmap(f.fileno(), 0, access=ACCESS_READ) as data, memoryview(data) as view:
+    with path.open("rb") as f:
+        data = mmap(f.fileno(), 0, access=ACCESS_READ)
+    view = memoryview(data)
+    try:
         yield view
+    finally:
+        with suppress(BufferError):  # the frames of an error that is on its way may look into it still: it goes with them
+            view.release()
+            data.close()
 
 
 def flush_folder(folder: Path) -> None:

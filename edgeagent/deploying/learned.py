@@ -138,5 +138,5 @@ def _added(dtype: Dtype, base: Held, apart: NDArray[np.float64]) -> Held:
     least, most = (-128.0, 127.0) if dtype is Dtype.INT8 else (-_MOST[dtype], _MOST[dtype])
     total = np.clip(base.astype(np.float64) + apart, least, most)
     if dtype is Dtype.INT8:
-        return np.rint(total).astype(np.float32)
+        return np.rint(total).astype(np.int8).astype(np.float32)  # codes have no -0.0
     return total.astype(np.float32) if dtype is Dtype.FLOAT32 else storage.rounded(dtype, total.astype(np.float32))

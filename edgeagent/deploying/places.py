@@ -70,8 +70,8 @@ def stage(lineage: Lineage, variant: Variant, received: Path, *, number: int, no
     placed = PlacedBase(Lies.STAGED, number, variant.commit, manifest.encode(), _place_for(lineage, variant.commit), now)
     folder = lineage.store.folder / placed.place
     with disk.named(folder):
-        for path in (folder, folder / "a", folder / "b"):
-            path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for path in (folder.parent, folder, folder / "a", folder / "b"):
+            path.mkdir(mode=0o755, exist_ok=True)
         for path in (folder, folder.parent, folder.parent.parent):
             files.flush_folder(path)
         with received.open("rb") as file:

@@ -17,10 +17,12 @@ from edgeagent.state.slots import SLOTS
 from edgecommon import disk
 from modelwire.errors import LineageError, TooLarge, WrongBase
 from modelwire.lattice.candidates import Residual
+from modelwire.lattice.snap import no_residual
 from modelwire.lattice.state import ModelState
+from modelwire.tflite.file import read_weights
 
 from . import places
-from .learned import KEPT
+from .learned import ANEW, KEPT
 
 _log = logging.getLogger("edgeagent.deploying")
 
@@ -41,7 +43,7 @@ def soak(
     if state.manifest.commit != staged.commit:
         raise WrongBase(what="what is to soak", kind="base", expected=staged.commit.hex()[:16], got=state.manifest.commit.hex()[:16])
     passive, head = lineage.beside.passive(), lineage.head()
-    shared = passive.slot if passive is not None and passive.place == staged.place else SLOTS[1]
+    shared = passive.slot if passive is not None and passive.place == staged.place and passive.slot else SLOTS[1]
     written = lineage.beside_store(staged).write(shared, state, residual)  # the way back stays whole where both lie at one place
     alike = word == KEPT  # then the units are, and what was found about steps in them holds
     step = head.step
@@ -54,10 +56,15 @@ def soak(
 
 
 def soak_as_it_lies(lineage: Lineage, *, now: int, beside: Callable[[], None] = _nothing) -> PlacedBase:
-    """Serve the model of the way back, as it was when it was left. Raises LineageError unless `places.back` has staged it."""
+    """Serve the model of the way back, as it was when it was left; its base as it is, where it has no model of its own any more.
+
+    Raises LineageError unless something is staged: `places.back` does that.
+    """
     staged, head = _staged(lineage), lineage.head()
-    if not staged.slot:
-        raise LineageError(reason=f"the base {staged.commit.hex()[:12]} was staged without a model")
+    if not staged.slot:  # it had learned what was to be forgotten
+        store, manifest = lineage.beside_store(staged), staged.parsed()
+        base = ModelState.of_base(manifest, manifest.schema.flat(read_weights(store.base())))
+        return soak(lineage, base, no_residual(manifest), ANEW, now=now, beside=beside)
     _serve(lineage, replace(staged, lies=Lies.SOAKING, learned=KEPT, learned_of=head.file_sha256, at=now), beside)
     return _soaking(lineage)
 

@@ -6,6 +6,8 @@ done: the samples go first, and the same command does the rest again until it is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from edgeagent.samples.spool import Spool
 from modelwire.errors import Malformed, ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root
@@ -79,7 +81,11 @@ def adopt(lineage: Lineage, asked: Command, update: Container, forgotten: Forgot
     written = lineage.store.write(head.slot, state, residual)
     snapped = Snapped(update.header.kind, sections, state, residual, head.step, (), moved=sections)
     answer = Answered(asked.number, True, f"@{sealed.header.version} {what}{behind}")
-    lineage.adopt(head, snapped, written, sealed, Outcome(head.rounds, None, None, 0, 0, head.trained_id, now), answer=answer, note=what)
+    outcome = Outcome(head.rounds, None, None, 0, 0, head.trained_id, now)
+    beside: Callable[[int], None] = (lambda version: None) if forgotten is None else (lambda version: lineage.forget_beside())
+    lineage.adopt(head, snapped, written, sealed, outcome, answer=answer, note=what, beside=beside)
+    if forgotten is not None:
+        lineage.sweep_beside()
     return answer
 
 

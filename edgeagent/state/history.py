@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeagent.board.budget import TrainingWait
@@ -253,6 +253,25 @@ class History:
                 if not never:
                     out.append((f"{'passive' if placed.lies is Lies.PASSIVE else 'variant'}-damaged", f"{self.name}: {wrong}"))
         return out
+
+    def forget_beside(self) -> None:
+        """Let go of the models beside the head's, inside the caller's transaction: they have learned what is to be forgotten.
+
+        The base of the way back stays; what soaks is served no more. `sweep_beside` removes their files.
+        """
+        for placed in self.beside.all():
+            if placed.lies is Lies.SOAKING:
+                self.beside.drop(placed)
+            elif placed.slot:
+                self.beside.put(replace(placed, slot="", file_sha256=b"", private_sha256=b"", widen="[]", step="[]"))
+
+    def sweep_beside(self) -> None:
+        """Remove the models beside the head's that no row names. A kill before it is made good at start."""
+        head, named = self.head(), self.named()
+        self.serve()  # the link may lead there
+        self.store.sweep(named)
+        for place in set(named) - {head.place}:
+            self.store.at(place, self.manifest).empty(named[place])
 
     def serve(self) -> None:
         """Let the served file follow the head, or what soaks, and the history the head. Called after each change; a kill before it is

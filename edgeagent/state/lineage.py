@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from edgeagent.samples import cards
 from edgecommon.sqlite import Database, Row
 from modelwire.cards.facts import facts_in, several
-from modelwire.errors import LineageError, StateDamaged, TooLarge, WireError
+from modelwire.errors import LineageError, StateDamaged, TooLarge, WireError, WrongBase
 from modelwire.lattice.snap import Snapped
 from modelwire.lattice.state import ModelState
 from modelwire.update import container
@@ -46,9 +46,12 @@ class Lineage(History):
     ) -> Sealed:  # fmt: skip
         """Return the update that leads from `parent` (the head by default) to `after`. Raises NotWelcome before the first epoch.
 
-        recipe: of kind recipe, what `Recipe.encode` gives; the sections are none then.
+        recipe: of kind recipe, what `Recipe.encode` gives; the sections are none then. Raises WrongBase for a state of another base, of a
+        round that began before the model went over.
         """
         self.check_welcome(head)
+        if (of := after.manifest.commit) != self.base_commit:
+            raise WrongBase(what=f"an update of {self.name}", kind="base", expected=self.base_commit.hex()[:16], got=of.hex()[:16])
         header = Header(
             kind, self.board.device, self.name, head.epoch, version or head.next_version, parent or head.commit,
             self.manifest.schema.id, after.root, after.fingerprint, self.base_commit if kind is Kind.SNAPSHOT else b"", extension,

@@ -213,6 +213,13 @@ class ModelStore:
                     gone.append(str(path.relative_to(self.folder)))
         return sorted(gone)
 
+    def empty(self, used: Set[str]) -> None:
+        """Remove the files of the slots of this place that are not in use."""
+        for slot in set(SLOTS) - set(used):
+            for path in (self.slot(slot) / "model.tflite", self.slot(slot) / "private"):
+                with disk.named(path):
+                    path.unlink(missing_ok=True)
+
     def sweep(self, places: Iterable[str]) -> list[str]:
         """Remove the bases that lie at no place of these, with their slots, and return the names of the files."""
         gone, kept, bases = list[str](), set(places), self.folder / BASES

@@ -69,7 +69,10 @@ def in_folder(loaded: Loaded) -> Iterator[None]:
             if name in _ANEW:
                 e.facts["fix"] = anew(loaded)
             elif name == "base-damaged":
-                e.facts["fix"] = f"put the file back that edgeagent init was given: cp FILE {_quoted(str(e.facts['path']))}"
+                path = Path(str(e.facts["path"]))
+                later = path.parent.parent.name == "bases"
+                given = f"of the base {path.parent.name} there" if later else "back that edgeagent init was given"
+                e.facts["fix"] = f"put the file {given}: cp FILE {_quoted(str(path))}"
         raise
     except PermissionError as e:
         if not e.filename or not os.fsdecode(e.filename).startswith(str(loaded.state)):

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from edgeagent.settings import reading
+from edgeagent.state import agent_tables
+from edgeagent.state.folder import open_folder
 from edgecloud.registry import open_registry
 from edgecloud.registry.sqlite import schema
 from modelwire.lattice.rebuild import rebuild
@@ -122,6 +125,22 @@ def test_the_registry_is_brought_to_this_release_with_every_version_exact(
     (waiting,) = desk.json("devices")["waiting"]  # type: ignore[misc]
     assert expected["waiting"].rpartition(":")[2] in json.dumps(waiting)
     assert expected["note"] in desk.ok("show", "pi-7@2")
+
+
+@EACH
+def test_the_board_s_folder_is_brought_to_this_release_as_it_stood(kept: Path, tmp_path: Path) -> None:
+    home, expected = unpacked(kept / "state.tar.xz", tmp_path / "pi-7"), expected_of(kept)
+    with open_folder(reading.load(home / reading.FILE, environment={}, flags={}), alone=True) as opened:
+        lineage = opened.lineages[MODEL]
+        assert opened.database.number("PRAGMA user_version") == agent_tables.RELEASE
+        assert opened.database.all("PRAGMA foreign_key_check") == []
+        head = lineage.head()
+        assert (head.version, head.commit.hex(), head.place, head.based) == (
+            expected["unsent"]["version"], expected["unsent"]["commit"], "", 0
+        )  # fmt: skip
+        assert lineage.beside.all() == [] and lineage.load().state.root == lineage.version(head.version)["root"]  # type: ignore[index]
+        assert hashlib.sha256(lineage.store.served.read_bytes()).hexdigest() == expected["unsent"]["file"]
+        assert opened.database.one("SELECT first_commit FROM model")[0] == lineage.base_commit
 
 
 @EACH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -15,16 +16,20 @@ from pathlib import Path
 import pytest
 
 from edgeagent import cli
+from edgeagent.deploying import switching
 from edgeagent.service.befallen import befallen
 from edgeagent.settings import reading
 from edgeagent.state.folder import open_folder
 from edgeagent.state.looking import look_at
 from edgeagent.troubles.naming import name_of
+from edgeagent.troubles.noted import all_noted
 from edgeagent.troubles.table import TABLE
 from edgecommon import disk
 from modelwire.errors import DiskUnwritable, ModelWireError, SessionTaken, StateDamaged
 from tests.disks import small_disk
 from tests.edgeagent import boards
+from tests.edgeagent.centre import FakeClock
+from tests.edgeagent.deploying import bases
 from tests.system import troubles
 from tests.system.lying import SETTINGS
 from tests.system.troubles import CASES, Board, Case
@@ -35,6 +40,8 @@ ELSEWHERE = {  # which test shows the troubles that no file brings about
     "disk-failing": "test_a_disk_that_answers_with_errors_is_named",
     "not-ours": "test_a_folder_of_another_user_is_named_and_whom_to_ask",
     "two-boards": "test_a_name_that_another_client_has_is_named",
+    "variant-damaged": "test_a_base_that_lies_damaged_beside_the_served_one_is_let_go_of",
+    "passive-damaged": "test_a_base_that_lies_damaged_beside_the_served_one_is_let_go_of",
 }
 
 
@@ -61,6 +68,23 @@ def test_every_trouble_has_a_test() -> None:
         if case.id:
             (known,) = (one for one in TABLE if one.id == case.id)
             assert case.mend is None or known.asks, case.name
+
+
+@pytest.mark.parametrize("lies", ["variant", "passive"])
+def test_a_base_that_lies_damaged_beside_the_served_one_is_let_go_of(tmp_path: Path, lies: str) -> None:
+    centre = boards.centre(FakeClock())
+    bases.know(centre, bases.NEAR)
+    with boards.rig(tmp_path / "d", centre) as r:
+        bases.train(r, 2)
+        placed = bases.soaked(r.lineage, bases.NEAR)
+        if lies == "passive":
+            switching.confirm(r.lineage, 1)
+        head, place = r.lineage.head(), placed.place if lies == "variant" else ""
+    (tmp_path / "d" / "state" / "models" / "tiny" / place / "base.tflite").write_bytes(b"another")
+    with boards.rig(tmp_path / "d", centre) as r:
+        assert [one.id for one in all_noted(r.device.database)] == [f"{lies}-damaged"]
+        assert r.lineage.head() == head and r.lineage.beside.all() == []
+        assert hashlib.sha256(r.lineage.store.served.read_bytes()).digest() == head.file_sha256
 
 
 def test_the_line_that_is_printed_sets_the_board_up_anew(tmp_path: Path) -> None:

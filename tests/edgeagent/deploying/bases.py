@@ -80,4 +80,5 @@ def train(r: Rig, rounds: int) -> None:
     """Let so many rounds more be trained, sent and verified."""
     if not r.device.spool.count("tiny"):
         fill(r.device)
+    r.agent.stopping = ""  # of a serve before
     r.run(Goal(rounds=r.lineage.head().rounds + rounds, timeout=60))

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgeagent.deploying import places, switching
+from edgeagent.settings import reading
 from edgeagent.state.beside.rows import Lies
+from edgeagent.state.folder import open_folder
 from edgeagent.troubles.noted import all_noted
 from modelwire.errors import LineageError, NotWelcome, WrongBase
 from modelwire.tflite.file import read_weights
@@ -17,8 +19,9 @@ from modelwire.update.manifest import manifest_of
 from modelwire.update.sections import Kind
 from modelwire.wire.records import Level
 from tests.edgeagent.boards import TINY, Rig, centre, fill, rig
+from tests.edgeagent.by_hand import train as by_hand
 from tests.edgeagent.centre import Centre, FakeClock
-from tests.edgeagent.deploying.bases import FAR, NEAR, gone_back, know, soaked, staged, state_of, train, ways
+from tests.edgeagent.deploying.bases import FAR, NEAR, gone_back, know, soaked, staged, state_of, train, variant_of, ways
 from tests.edgeagent.deploying.whole import check_whole
 from tests.edgeagent.invariants import check_invariants
 
@@ -108,8 +111,6 @@ def test_what_was_queued_goes_first_in_its_order_and_nothing_is_summed_across(tm
     with rig(tmp_path / "d", c, update__coalesce_after="1") as r:
         train(r, 1)
         c.cut()
-        from tests.edgeagent.by_hand import train as by_hand
-
         by_hand(r, 2)
         soaked(r.lineage, NEAR)
         version = switching.confirm(r.lineage, 20)
@@ -159,14 +160,14 @@ def test_the_base_of_the_way_back_may_come_as_a_variant_again(tmp_path: Path, c:
         soaked(r.lineage, NEAR)
         switching.confirm(r.lineage, 20)
         way_back = r.lineage.beside.passive()
-        placed = places.stage(r.lineage, staged_variant(TINY), tmp_path / "was never fetched", number=5, now=30)
+        placed = places.stage(r.lineage, variant_of(TINY), tmp_path / "was never fetched", number=5, now=30)
         assert (placed.place, placed.slot) == ("", "")
         best = ways(r.lineage)[0]
         switching.soak(r.lineage, best.state, best.residual, best.word, now=31)
         check_rows(r)
         switching.revert(r.lineage, "worse")
         assert r.lineage.beside.all() == [way_back]
-        places.stage(r.lineage, staged_variant(TINY), tmp_path / "was never fetched", number=6, now=32)
+        places.stage(r.lineage, variant_of(TINY), tmp_path / "was never fetched", number=6, now=32)
         best = ways(r.lineage)[0]
         switching.soak(r.lineage, best.state, best.residual, best.word, now=33)
         switching.confirm(r.lineage, 34)
@@ -176,20 +177,12 @@ def test_the_base_of_the_way_back_may_come_as_a_variant_again(tmp_path: Path, c:
         train(r, 1)
 
 
-def staged_variant(file: bytes):  # type: ignore[no-untyped-def]
-    from tests.edgeagent.deploying.bases import variant_of
-
-    return variant_of(file)
-
-
 def check_rows(r: Rig) -> None:
     for placed in r.lineage.beside.all():
         r.lineage.load_beside(placed)
 
 
 def test_a_model_that_moved_meanwhile_is_not_overwritten(tmp_path: Path, c: Centre) -> None:
-    from tests.edgeagent.by_hand import train as by_hand
-
     with rig(tmp_path / "d", c) as r:
         train(r, 1)
         placed = soaked(r.lineage, NEAR)
@@ -215,8 +208,6 @@ def test_what_is_not_there_is_refused_by_name(tmp_path: Path, c: Centre) -> None
         staged(r.lineage, NEAR)
         with pytest.raises(WrongBase, match="what is to soak"):
             switching.soak(r.lineage, stored.state, stored.residual, "anew", now=1)
-        with pytest.raises(LineageError, match="was staged without a model"):
-            switching.soak_as_it_lies(r.lineage, now=1)
         best = ways(r.lineage)[0]
         assert best.word == "anew", "nothing was learned yet"
         switching.soak(r.lineage, best.state, best.residual, best.word, now=1)
@@ -228,9 +219,6 @@ def test_what_is_not_there_is_refused_by_name(tmp_path: Path, c: Centre) -> None
 
 
 def test_a_reader_beside_the_agent_follows_to_the_other_base(tmp_path: Path, c: Centre) -> None:
-    from edgeagent.settings import reading
-    from edgeagent.state.folder import open_folder
-
     with rig(tmp_path / "d", c) as r:
         train(r, 1)
         with open_folder(reading.load(tmp_path / "d" / reading.FILE, environment={}, flags={}), alone=False) as reader:
@@ -285,3 +273,16 @@ def test_what_was_brought_over_is_of_the_other_base(tmp_path: Path, c: Centre) -
         kept, anew = ways(r.lineage)
         assert [q.tobytes() for q in kept.state.integers] == [q.tobytes() for q in r.lineage.load().state.integers]
         assert anew.state == state_of(placed.parsed(), NEAR)
+
+
+def test_a_round_that_began_before_seals_nothing_afterwards(tmp_path: Path, c: Centre) -> None:
+    """Its state is of the base before: written to the slots of the other one it would be no model at all."""
+    with rig(tmp_path / "d", c) as r:
+        train(r, 1)
+        old = r.lineage.load().state
+        soaked(r.lineage, NEAR)
+        switching.confirm(r.lineage, 20)
+        head = r.lineage.head()
+        with pytest.raises(WrongBase, match="an update of tiny was made for another base"):
+            r.lineage.seal(head, Kind.SNAPSHOT, old.snapshot(), old, {})
+        assert r.lineage.head() == head

@@ -1,4 +1,4 @@
-"""What holds of a board's files at every start, whatever was under way: the model is served whole from one place, and nothing is left over."""
+"""What holds of a board's files at every start, whatever was under way: the model is served whole from one place; nothing is left over."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_whole(r: Rig, *, fresh: bool = False) -> None:
     there = {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()}
     kept = {name for name in there if name.startswith("history/")}
     others = set() if fresh else {f"{p}/{s}/{f}".lstrip("/") for p in lineage.named() for s in "ab" for f in ("model.tflite", "private")}
-    assert there - kept - {"round", "sent"} - (others - wanted) == wanted | {"served.tflite"}, "what no row names, or not all that rows name"
+    assert there - kept - {"round", "sent"} - (others - wanted) == wanted | {"served.tflite"}, "what no row names, or not all that is"
     assert [one for one in all_noted(r.device.database) if one.id != "served-gone"] == []
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edgeagent.deploying import switching
 from edgeagent.service.goal import Goal
 from edgeagent.state import forgetting
 from edgeagent.state.lineage import Lineage
@@ -19,12 +20,15 @@ from modelwire.lattice.state import ModelState
 from modelwire.output_head.forgotten import KEY, Forgotten
 from modelwire.update.container import unsigned
 from modelwire.update.header import Header
+from modelwire.update.manifest import manifest_of
 from modelwire.update.sections import Kind
 from modelwire.wire import signing, topics
 from modelwire.wire.records import Command, Level, encode
 from tests import keys
-from tests.edgeagent.boards import DEVICE_SEED, Rig, centre, command, fill, rig
+from tests.edgeagent.boards import DEVICE_SEED, TINY, Rig, centre, command, fill, rig
 from tests.edgeagent.centre import Centre, FakeClock
+from tests.edgeagent.deploying.bases import NEAR, gone_back, know, soaked
+from tests.edgeagent.deploying.whole import check_whole
 from tests.edgeagent.recipes import learn
 
 
@@ -233,3 +237,33 @@ def test_what_is_forgotten_has_one_form() -> None:
     for wrong in ({"samples": (2, 1)}, {"samples": (1, 1)}, {}, {"version": 3}, {"rows": (1,)}, {"samples": (1,), "version": 2}):
         with pytest.raises(Malformed):
             Forgotten(**wrong)  # type: ignore[arg-type]
+
+
+def test_models_beside_the_heads_forget_too(tmp_path: Path, clock: FakeClock) -> None:
+    """What soaks is served no more, and the way back is its base alone: both had learned from what is to be forgotten."""
+    c = centre(clock)
+    know(c, NEAR)
+    with rig(tmp_path / "d", c) as r:
+        state = grown(r)
+        soaking = soaked(r.lineage, NEAR)
+        c.push(asked(r, state))
+        r.serve(60)
+        assert c.answers[-1].ok and r.lineage.beside.all() == [] and not (r.lineage.store.folder / "bases").exists()
+        assert r.lineage.store.served.read_bytes() == r.lineage.load().file and soaking.slot
+        soaked(r.lineage, NEAR)
+        switching.confirm(r.lineage, 20)
+        r.serve(60)
+        c.push(asked(r, r.lineage.load().state.at_base(), number=8, samples=(5,)))
+        r.serve(60)
+        assert c.answers[-1].ok, c.answers[-1].text
+        passive = r.lineage.beside.passive()
+        assert passive is not None and (passive.slot, passive.file_sha256) == ("", b"")
+        assert not list(r.lineage.store.folder.glob("[ab]/*")), "no file of it is left"
+        check_whole(r)
+    with rig(tmp_path / "d", c) as r:
+        check_whole(r, fresh=True)
+        gone_back(r.lineage, TINY)
+        switching.confirm(r.lineage, 30)
+        assert r.lineage.load().state == r.lineage.load().state.at_base() and r.lineage.manifest == manifest_of(TINY)
+        r.serve(60)
+        assert set(r.states().values()) == {"verified"}
