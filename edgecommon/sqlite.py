@@ -161,6 +161,14 @@ class Database:
             self._raise(error)
         return row
 
+    def piece(self, table: str, column: str, row_id: int, start: int, size: int) -> bytes:
+        """Return some bytes of a large value, and not the whole of it into memory, where this Python can."""
+        if (open_blob := getattr(self.connection, "blobopen", None)) is not None:  # from Python 3.11 on
+            with self.named(), open_blob(table, column, row_id, readonly=True) as blob:
+                blob.seek(min(start, len(blob)))
+                return bytes(blob.read(size))
+        return bytes(self.one(f"SELECT substr({column}, ?, ?) FROM {table} WHERE rowid = ?", start + 1, size, row_id)[0])
+
     def number(self, sql: str, *values: object) -> int:
         """Return the one integer that a query gives."""
         return int(self.one(sql, *values)[0])

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["download", "sources", "tasks"]
+__all__ = ["download", "over_http", "sources", "tasks"]

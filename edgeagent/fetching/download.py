@@ -18,7 +18,7 @@ from modelwire.wire.records import Transfer
 from .in_parts import InParts
 from .incoming import Incoming, discard
 from .over_http import CountsMonth, OverHttp
-from .sources import Source
+from .ranges import Source
 from .tasks import FetchFailure, FetchProgress, FetchTask, failure_before
 
 WRONG = "what came is another file than the one that is desired"

@@ -16,7 +16,7 @@ from pathlib import Path
 from edgeagent.spending.month import CONNECTING, TLS
 
 from .addresses import REDIRECTS, Address, AddressError, read, sent_on
-from .sources import Crossed, Got, Miss, Missed, RangeAsk
+from .ranges import Crossed, Got, Miss, Missed, RangeAsk
 from .watched_socket import Patience, WatchedSocket, crossed
 
 HEAD = 16 * 1024  # bytes of an answer's head, and of what is around its body

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import islice
 
 from edgeagent.spending.month import cost
 from edgeagent.system.backoff import Backoff
 from modelwire.deploying.reports import Code
 from modelwire.errors import Malformed
 from modelwire.wire import parts
-from modelwire.wire.parts import WANTED_AT_ONCE, Part
+from modelwire.wire.parts import BASES_AT_ONCE, Part
 from modelwire.wire.records import Transfer
 
 from .incoming import Incoming
@@ -28,13 +29,13 @@ class InParts:
         """ask: sends a `wanted` with this bitmap of what is here; may raise LinkError."""
         self._incoming, self._task, self._ask, self._backoff, self._month = incoming, task, ask, backoff, month
         self.due = math.inf  # until there is a connection
-        self._awaited = 0  # parts that were asked for last, and have not come
+        self._awaited: set[int] = set()  # parts that were asked for last, and have not come
         self.waits = "the link"
 
     def connected(self, now: float) -> None:
         """Start anew: what was asked for may be lost."""
         self._backoff.reset()
-        self._awaited, self.due, self.waits = 0, now, ""
+        self._awaited, self.due, self.waits = set(), now, ""
 
     def lost(self) -> None:
         self.due, self.waits = math.inf, "the link"
@@ -51,7 +52,7 @@ class InParts:
         before = self._incoming.part
         self._incoming.cut(transfer.part_size, transfer.tree)
         if not self._awaited or self._incoming.part != before:
-            self._awaited = 0
+            self._awaited = set()
             self.due = min(self.due, now) if self.due < math.inf else self.due
         return True
 
@@ -66,9 +67,9 @@ class InParts:
         tree = inc.tree
         parts.check(Transfer("", "", "", 0, self._task.file, self._task.size, inc.part, "base", tree, b""), part)
         inc.keep(part.index, part.data)
-        self._awaited = max(0, self._awaited - 1)
         self._backoff.reset()
-        if self.due < math.inf:
+        if part.index in self._awaited and self.due < math.inf:  # others were on their way from before
+            self._awaited.remove(part.index)
             self.due = now if not self._awaited else now + self._backoff.next()
         return True
 
@@ -82,11 +83,10 @@ class InParts:
             inc.ends(Code.BUDGET)
             may = max(0, task.allowed - inc.spent)
             return FetchFailure(Code.BUDGET, f"its budget is spent: {lacking} bytes are missing, and {may} may still come")
-        ahead = min(WANTED_AT_ONCE, inc.count - len(inc.held))
-        if self._month is not None and not self._month.admits(ahead * cost(0, inc.part + AROUND)):
+        if self._month is not None and not self._month.admits(BASES_AT_ONCE * cost(0, inc.part + AROUND)):
             self.waits, self.due = "the next month: this one's bytes are spent", now + NEXT_LOOK
             return None
-        self._awaited, self.waits = ahead, ""
+        self._awaited, self.waits = set(islice((i for i in range(inc.count) if i not in inc.held), BASES_AT_ONCE)), ""
         self.due = now + self._backoff.next()
         self._ask(inc.have)
         return None

@@ -15,7 +15,7 @@ from modelwire.errors import DigestMismatch
 
 from .addresses import filled, leaves_beside
 from .incoming import Incoming
-from .sources import Got, Miss, Missed, RangeAsk, Source
+from .ranges import Got, Miss, Missed, RangeAsk, Source
 from .tasks import FetchFailure, FetchTask
 
 _log = logging.getLogger("edgeagent.fetching")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .addresses import Address
-from .sources import Crossed
+from .ranges import Crossed
 
 WINDOW_BYTES = 128 * 1024  # that the kernel takes before anybody has read the ones before: what a server may send unasked
 _TRIED = 4  # addresses of one name

@@ -21,6 +21,7 @@ VERSION = 1
 PART_MAX = merkle.LEAF_BYTES  # bytes of what a part carries, unless the link can't
 PART_MIN = 1024
 WANTED_AT_ONCE = 8  # parts of an update that a command names, in answer to one word of its device
+BASES_AT_ONCE = 1  # and of a base, which is large: what a kill of either side may cost
 _HEAD = struct.Struct("<4sHH32sI")  # magic, version, digests in the path, transfer id, index
 _PATH_MAX = 14  # of 16,384 parts
 

@@ -1,16 +1,21 @@
-"""What is asked and answered beside updates: commands as the operator sealed them, their answers, reports, and what nobody knows yet."""
+"""What is asked and answered beside updates: commands as the operator sealed them, their answers, what devices are to run as the director
+sealed it, their reports, and what nobody knows yet.
+"""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from edgecloud.audit import entries
-from edgecloud.registry import Request
-from modelwire.errors import ClaimRefused, LineageError, ModelWireError
+from edgecloud.registry import DesiredRow, LineageRow, ReportTaken, Request
+from modelwire.deploying import reports
+from modelwire.deploying.states import State
+from modelwire.errors import ClaimRefused, LineageError, Malformed, ModelWireError
 from modelwire.names import ALL
 from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
-from modelwire.wire.records import NOT_UNDERSTOOD, Command, Enrol, Report, Response, Signed, Unknown, expect
+from modelwire.wire.records import NOT_UNDERSTOOD, Command, Desired, Enrol, Report, Response, Signed, Unknown, expect
 
 from . import handing
 from .decision import Context, Decision, Reply, Result, clean, require_known
@@ -45,12 +50,50 @@ def response(context: Context, signed: Signed, data: bytes) -> Decision:
     )
 
 
+def desired(context: Context, row: DesiredRow) -> tuple[Reply, ...]:
+    """Return what a model is to run as it goes to its device: the bytes that the director's key has sealed; nothing for other bytes.
+
+    The device proves the seal; here it must only be the record that the row says, for this device.
+    """
+    try:
+        said, lineage = expect(records.parse(row.record), Desired), context.store.lineages.by_id(row.lineage)
+    except ModelWireError as error:
+        log.error("desired %d in the registry is none: %s", row.number, error.message)
+        return ()
+    if (said.device, said.model, said.number) != (lineage.device, lineage.model, row.number):
+        log.error("desired %d of %s in the registry is of another model or number", row.number, lineage)
+        return ()
+    return (Reply("desired", said, row.record),)
+
+
+def due(context: Context, lineage: LineageRow) -> tuple[Reply, ...]:
+    """Return what a model that says hello is asked and has not answered, and what it is to run, until its report on that is final."""
+    asked = [reply for r in context.store.requests.open(context.now, lineage.id) for reply in command(context, r)]
+    row = context.store.rollouts.desired_for_hello(lineage.id, context.now)
+    return (*asked, *(desired(context, row) if row is not None else ()))
+
+
 def report(context: Context, signed: Signed, data: bytes) -> Decision:
-    """Note how far a device has come with what is desired; in this release nothing rests on it."""
+    """Keep how far a device has come with what it is to run, and move its rollout's row on.
+
+    Of a report on what this registry never told nothing is kept. Raises Malformed for what can't be.
+    """
     said = expect(signed, Report)
     _verify(context, signed)
+    lineage = context.store.lineages.get(said.device, said.model)
+    if lineage is None:
+        raise LineageError(reason=f"{said.device}/{said.model} reports and has never said hello")
+    if said.state not in [state.value for state in State]:
+        raise Malformed(what=said.KIND, reason=f"{clean(said.state)[:40]!r} is no state of a device")
+    figures = reports.figures_in(said.more)
+    if (figures is None or figures.accuracy) and not all(score is None or 0 <= score <= 1 for score in (said.before, said.after)):
+        raise Malformed(what=said.KIND, reason="an accuracy is not between 0 and 1")
+    taken = context.store.rollouts.take_report(lineage.id, replace(said, reason=clean(said.reason)), figures, data, context.now)
     why = f": {said.reason}" if said.reason else ""
-    return Decision(Result.NOTED, said.device, said.model, reason=clean(f"report on {said.number}: {said.state}, phase {said.phase}{why}"))
+    words = {ReportTaken.APPLIED: "", ReportTaken.UNKNOWN: ", which it was not told by this registry"}  # a restored copy knows less
+    late = words.get(taken, f", {taken.value}")
+    reason = clean(f"report on {said.number}: {said.state}, phase {said.phase}{late}{why}")
+    return Decision(Result.NOTED, said.device, said.model, reason=reason, news=taken is ReportTaken.APPLIED)
 
 
 def enrol(context: Context, signed: Signed, data: bytes) -> Decision:

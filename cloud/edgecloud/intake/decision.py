@@ -19,6 +19,10 @@ from modelwire.wire.signing import Role, Signer
 MIB = 1024 * 1024
 ERASED_TRIED = 64  # keys of erased devices that a stranger's signature is held against
 TREES = 32  # kept in memory, the last ones that were asked for; of 16,384 parts at most
+BASES = 8  # whose trees are kept in memory, the last ones that were asked for
+READING = 4  # bases whose trees are being made
+ON_THE_WAY = 5  # seconds for which a part of a base is not handed out again: who asked while nobody answered has asked several times
+RECENT = 1024  # models whose parts on the way are kept in mind
 A_SECOND = 256  # parts that one model is handed; a device that asks for more lies, and would only fill this process's memory
 
 # The centre's own trouble: no message is at fault, none is acknowledged, and all come again.
@@ -58,8 +62,26 @@ class Handed:
     """What one ingester keeps in mind of what it hands out; nothing is lost with it."""
 
     trees: OrderedDict[bytes, list[list[bytes]]] = field(default_factory=OrderedDict)  # over the parts of an update, by its digest
+    bases: OrderedDict[bytes, list[list[bytes]]] = field(default_factory=OrderedDict)  # over the leaves of a base's file, by its digest
+    reading: OrderedDict[bytes, list[bytes]] = field(default_factory=OrderedDict)  # the first leaves of one that is not read whole yet
+    recent: OrderedDict[int, dict[int, int]] = field(default_factory=OrderedDict)  # by lineage: when each part of its base went, of late
     second: int = 0
     parts: dict[int, int] = field(default_factory=dict)  # in this second, by lineage
+
+    def on_the_way(self, lineage: int, missing: list[int], now: int) -> int:
+        """Return how many of the missing parts of a base have just been handed to a model."""
+        sent = self.recent.get(lineage, {})
+        return sum(now - at < ON_THE_WAY for index, at in sent.items() if index in missing) if sent else 0
+
+    def go(self, lineage: int, parts: list[int], now: int) -> None:
+        """Note that parts of a base go to a model."""
+        sent = self.recent.setdefault(lineage, {})
+        self.recent.move_to_end(lineage)
+        for index in [i for i, at in sent.items() if now - at >= ON_THE_WAY]:
+            del sent[index]
+        sent.update(dict.fromkeys(parts, now))
+        while len(self.recent) > RECENT:
+            self.recent.popitem(last=False)
 
     def room(self, lineage: int, now: int, most: int) -> int:
         """Return how many of `most` parts may go to a model now, and count them."""

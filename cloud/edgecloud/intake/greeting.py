@@ -69,7 +69,7 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     agreeing.testify(context, said)
     more, receipts = agreeing.answer(context, said, lineage)
     lineage = store.lineages.by_id(lineage.id)  # numbers that are lost count as used
-    asked = tuple(reply for r in store.requests.open(context.now, lineage.id) for reply in asking.command(context, r))
+    asked = asking.due(context, lineage)
     replies = (*_newer_trust(context, said), *receipts, _welcome(context, said, lineage, epoch, head, more), *asked, *closed)
     return Decision(Result.WELCOMED, said.device, said.model, head.version, f"epoch {epoch.epoch}", replies)
 

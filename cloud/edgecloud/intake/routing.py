@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from . import asking, greeting, handing, joining, linking
 from .decision import OURS, Bounds, Context, Decision, Handed, Reply, Result, clean
 
 log = logging.getLogger("edgecloud.ingest")
+TOLD_AT_ONCE = 500  # desireds in one tick of a second: a start tells a whole fleet what is open, a part at a time
 
 
 class Ingest:
@@ -38,6 +39,8 @@ class Ingest:
         self._secret, self._certificates, self._handed = secret, certificates, Handed()
         self.admissions = Admissions(store.identity)
         self._unread = Minutely()  # topics
+        self._asked: dict[tuple[int, int], float] = {}  # when a command was told last, by lineage and number
+        self._told = 0  # id of the newest desired that was told
 
     def catch_up(self) -> None:
         """Take in what an operator has sealed since. Raises RegistryDamaged for a log that was changed by anybody else."""
@@ -90,6 +93,20 @@ class Ingest:
     def said(self, request: Request, now: int) -> tuple[Reply, ...]:
         """Return a command as it was sealed, and how the update is cut that it names."""
         return asking.command(self._context(now), request)
+
+    def due(self, now: int, clock: float, again: float) -> Iterator[tuple[Reply, ...]]:
+        """Yield what is to be told to devices unasked: commands that are neither answered nor expired, and what models are to run.
+
+        clock: seconds that only rise. A command is told anew after `again` of them; what a model is to run once, and then at each hello.
+        """
+        for request in self.commands(now=now):
+            one = request.lineage, request.number
+            if clock - self._asked.get(one, -again) >= again:
+                self._asked[one] = clock
+                yield self.said(request, now)
+        for row in self.store.rollouts.open_desired(now, self._told, TOLD_AT_ONCE):
+            self._told = row.id
+            yield asking.desired(self._context(now), row)
 
     def _context(self, now: int) -> Context:
         return Context(self.store, self.bounds, now, self._secret, self.admissions, self._handed, self._certificates)

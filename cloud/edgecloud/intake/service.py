@@ -121,7 +121,6 @@ class Ingester:
         self._idle = threading.Event()  # the rebuild has nothing left
         self._failure: BaseException | None = None
         self._fleet = b""  # the fleet's id, once the registry is open
-        self._asked: dict[tuple[int, int], float] = {}  # by lineage and number
         self._tell: Callable[[str], None] = lambda _: None  # to who looks at this registry from outside
         self._secret = secrets.token_bytes(SECRET_BYTES)
         self._systemd = systemd if systemd is not None else Systemd({})
@@ -350,11 +349,8 @@ class Ingester:
             ingest.forget()
             self._wait(error, "looking again")
             return
-        for request in ingest.commands(now=now):
-            one = request.lineage, request.number
-            if clock - self._asked.get(one, -self._pace.resend) >= self._pace.resend:
-                self._asked[one] = clock
-                self._send(ingest.said(request, now))
+        for replies in ingest.due(now, clock, self._pace.resend):
+            self._send(replies)
 
     def _after(self, outcomes: Iterable[Decision]) -> None:
         for outcome in outcomes:

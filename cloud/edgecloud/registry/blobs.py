@@ -73,10 +73,10 @@ class DatabaseBlobs:
         return None if row is None else _proven(digest, bytes(row[0]), self._database.path)
 
     def piece(self, digest: bytes, start: int, size: int) -> bytes:
-        row = self._database.maybe("SELECT substr(bytes, ?, ?) FROM blob WHERE sha256 = ?", start + 1, size, digest)
+        row = self._database.maybe("SELECT rowid FROM blob WHERE sha256 = ?", digest)
         if row is None:
             raise _gone(digest, self._database.path)
-        return bytes(row[0])
+        return self._database.piece("blob", "bytes", int(row[0]), start, size)
 
     def container(self, digest: bytes, limit: Limits) -> Container:
         return _parse(self.get(digest), limit)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeagent.fetching.download import Download
 from edgeagent.fetching.http_source import HttpSource
-from edgeagent.fetching.sources import Source
+from edgeagent.fetching.ranges import Source
 from edgeagent.fetching.tasks import LEAF, FetchTask
 from edgeagent.fetching.watched_socket import Patience
 from edgeagent.system.backoff import Backoff

@@ -48,9 +48,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(handler: Handler) -> Iterator[Server]:
+def serving(handler: Handler, port: int = 0) -> Iterator[Server]:
     """Serve until the block ends."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     server = Server(handler, listener.getsockname()[1])
     opened: list[socket.socket] = []
 

@@ -132,10 +132,12 @@ def test_a_critical_key_that_is_not_known_refuses_the_whole_and_another_does_not
     assert presence is not None and presence.boot == 9
 
 
-def test_a_report_is_noted_and_nothing_more(centre: Centre, device: ScriptedDevice) -> None:
+def test_a_report_on_what_was_never_told_is_noted_and_nothing_more(centre: Centre, device: ScriptedDevice) -> None:
     said = Report(FLEET, "pi-7", "digits", 1, 3, bytes(32), "fetching", 2, "passive", 100, None, 0.5, "slow link")
     outcome = centre.take(device.say("report", said))
-    assert outcome.result is Result.NOTED and outcome.reason == "report on 3: fetching, phase 2: slow link" and outcome.replies == ()
+    assert outcome.result is Result.NOTED and outcome.reason == (
+        "report on 3: fetching, phase 2, which it was not told by this registry: slow link"
+    ) and outcome.replies == ()
     device.key = key_of("mallory")
     assert centre.take(device.say("report", said)).result is Result.DROPPED and errors(centre) == ["UnknownDevice"]
 
