@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("fetching",)
+PARTS: tuple[str, ...] = ("device", "fetching")
 
 
 def measure(full: bool) -> Figures:
