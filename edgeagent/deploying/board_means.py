@@ -249,9 +249,15 @@ def deploy_machine(
     target = DeployTarget(
         board.fleet, board.device, name, board.identity.id, lambda: trust.held.root, lambda: trust.time, clock.wall
     )
+
+    def free() -> bool:
+        """Return whether nothing else moves the model: a round, an update that comes back, the last one of a board set up anew."""
+        wish, most = lineage.wish(), device.settings.link.resume_wait
+        return idle() and lineage.takings.current() is None and (wish is None or wish.waited >= most)
+
     means = BoardMeans(device, lineage, lambda file, have: made.want(file, have), wake, clock, month)
     made = DeployMachine(
-        target, DesiredStore(device.database, name), means, device.settings.model(name), idle=idle,
+        target, DesiredStore(device.database, name), means, device.settings.model(name), idle=free,
         host=lambda number: hosts.said(device.database, name, number),
     )  # fmt: skip
     return made

@@ -177,7 +177,7 @@ class DeployMachine:
             return TrainingWait(f"{name} is served on trial", f"it is confirmed, in {left} s of running at the soonest, or reverted")
         if row.state is State.PROBING:
             return TrainingWait(f"{name} is tried on held-out samples", "that is over")
-        if row.state is State.STAGED and not self._held_back(order):
+        if row.state is State.STAGED and self._swept and not self._held_back(order):  # a run that never looks at it keeps no round from it
             return TrainingWait(f"{name} is about to be tried", "that is over")
         return None
 
