@@ -24,7 +24,7 @@ from modelwire.wire.records import Desired, Report, Transfer, Wanted
 
 from . import checks
 from .checks import DeployOrder
-from .desired_store import DesiredRow
+from .desired_store import TakenDesired
 from .hosts import HostWord
 from .means import BasePlace, DeployMeans, DeployTarget, DesiredMemory, Stop
 from .news import DEPLOYS_NOTHING, DeployNews
@@ -51,7 +51,7 @@ class DeployMachine:
         self._since: float | None = None  # monotonic seconds up to which soaking was counted
         self._uncounted = 0.0  # seconds of soaking that are not written down yet
         self._told, self._swept, self._linked = "", False, False
-        self._steps: dict[State, Callable[[DesiredRow, DeployOrder, float], bool]] = {
+        self._steps: dict[State, Callable[[TakenDesired, DeployOrder, float], bool]] = {
             State.OFFERED: self._offered, State.FETCHING: self._fetching, State.STAGED: self._staged,
             State.PROBING: self._probed, State.SOAKING: self._soaking,
         }  # fmt: skip
@@ -83,7 +83,7 @@ class DeployMachine:
         _log.info("%s: %s is desired (%d)", self._target.model, self._named(order), desired.number)
         self._report()
 
-    def _repeated(self, desired: Desired, row: DesiredRow | None) -> None:
+    def _repeated(self, desired: Desired, row: TakenDesired | None) -> None:
         if row is None:
             return  # it was passed by, and said so
         held = self._read(row).desired
@@ -188,7 +188,7 @@ class DeployMachine:
 
     # Its states. Each returns whether it moved.
 
-    def _offered(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
+    def _offered(self, row: TakenDesired, order: DeployOrder, now: float) -> bool:
         stop = order.stop or checks.against_settings(order, self._settings)
         if stop is not None:
             return self._end(State.REFUSED, stop)
@@ -204,7 +204,7 @@ class DeployMachine:
                 return self._end(State.REFUSED, stop)
         return self._stage(order) if here else self._move(State.FETCHING)
 
-    def _fetching(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
+    def _fetching(self, row: TakenDesired, order: DeployOrder, now: float) -> bool:
         if self._over(order):
             return True
         assert order.variant is not None  # or it would have a stop
@@ -233,7 +233,7 @@ class DeployMachine:
             return self._end(State.REFUSED, Stop(Code.FILE, e.message))
         return self._move(State.STAGED)
 
-    def _staged(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
+    def _staged(self, row: TakenDesired, order: DeployOrder, now: float) -> bool:
         if self._over(order):
             return True
         if why := self._held_back(order):
@@ -243,7 +243,7 @@ class DeployMachine:
             return False
         return self._move(State.PROBING, Who.HOST if self._asks(order) else Who.DEVICE)
 
-    def _probed(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
+    def _probed(self, row: TakenDesired, order: DeployOrder, now: float) -> bool:
         place = self._means.where(order.desired.variant)
         if place in (BasePlace.SOAKING, BasePlace.SERVED):  # a kill came behind the switch; or it is what was served all the time
             return self._move(State.SOAKING)
@@ -280,7 +280,7 @@ class DeployMachine:
             return self._end(State.REVERTED, Stop(Code.FILE, e.message))
         return self._move(State.SOAKING)
 
-    def _soaking(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
+    def _soaking(self, row: TakenDesired, order: DeployOrder, now: float) -> bool:
         place = self._means.where(order.desired.variant)
         if place is BasePlace.SERVED:
             return self._move(State.CONFIRMED)
@@ -347,7 +347,7 @@ class DeployMachine:
             return "its host has not said yes: edgeagent desired accept"
         return ""
 
-    def _supersede(self, row: DesiredRow, by: DeployOrder) -> None:
+    def _supersede(self, row: TakenDesired, by: DeployOrder) -> None:
         """End what is under way for a newer desired."""
         stop = Stop(Code.SUPERSEDED, f"desired {by.desired.number} took its place")
         if row.state is State.SOAKING and self._means.where(self._read(row).desired.variant) is BasePlace.SERVED:
@@ -390,7 +390,7 @@ class DeployMachine:
         self._uncounted += max(0.0, now - self._since) if self._since is not None else 0.0
         self._since = now
 
-    def _write_count(self, row: DesiredRow) -> None:
+    def _write_count(self, row: TakenDesired) -> None:
         self._memory.soaked(row.soaked + self._uncounted)
         self._uncounted = 0.0
 
@@ -418,7 +418,7 @@ class DeployMachine:
 
     # What it reads.
 
-    def _read(self, row: DesiredRow) -> DeployOrder:
+    def _read(self, row: TakenDesired) -> DeployOrder:
         """Return what the desired of a row says; it was proven when it came."""
         if self._order is None or self._order[0] != row.record:
             desired = records.expect(records.parse(row.record), Desired)

@@ -43,7 +43,7 @@ class HttpSource:
         self._server: tuple[str, str, int] | None = None  # that it leads to
         self._moved: dict[str, Address] = {}  # where an address was sent on to, while its connection lasts
         self._whole: tuple[str, http.client.HTTPResponse, int] | None = None  # of an address: an answer that is the whole, read so far
-        self._set_up = Crossed()  # what the connection took to be made
+        self._took = Crossed()  # what crossed the link since the last answer
         self._closed = False
         # A thread may hang in a look-up of a name, which nothing ends: it keeps no process from ending.
         threading.Thread(target=self._serve, name="fetch", daemon=True).start()
@@ -87,10 +87,10 @@ class HttpSource:
             miss = _Miss(Miss.AGAIN, f"it answers what is no HTTP: {type(e).__name__}")
         except Exception as e:  # noqa: BLE001  # of the system, or of what a server has made of a library: none of them ends the thread
             miss = _Miss(Miss.AGAIN, f"{e}" or type(e).__name__)
-        ends = miss is not None and miss.kind is not Miss.UNRANGED
-        took = self._hang_up() if ends else crossed(self._connection)
-        took = Crossed(took.sent + self._set_up.sent, took.received + self._set_up.received)
-        self._set_up = Crossed()
+        if miss is not None and miss.kind is not Miss.UNRANGED:
+            self._hang_up(forget=True)
+        self._count()
+        took, self._took = self._took, Crossed()
         if miss is None:
             return Got(data, took)
         reason = "".join(c if c.isprintable() else "?" for c in miss.reason)[:200]
@@ -102,7 +102,12 @@ class HttpSource:
         if self._whole is None:
             response = self._open(ask)
             if response.status == 206:
-                return self._body(response, ask.stop - ask.start)
+                data = self._body(response, ask.stop - ask.start)
+                if not response.isclosed() and response.chunked:
+                    response.read(1)  # the end of its chunks, or too much
+                if response.will_close or not response.isclosed():
+                    self._hang_up()
+                return data
             self._whole = ask.url, response, 0
             if not ask.whole:
                 raise _Miss(Miss.UNRANGED, "it gives the whole file alone")
@@ -112,7 +117,7 @@ class HttpSource:
         data = self._body(response, ask.stop - ask.start)
         self._whole = url, response, ask.stop
         if ask.stop == ask.size:
-            self._hang_up_after(ask.size)
+            self._hang_up()
         return data
 
     def _open(self, ask: RangeAsk) -> http.client.HTTPResponse:
@@ -123,7 +128,7 @@ class HttpSource:
             if response.status not in _SENT_ON:
                 break
             location = response.getheader("Location", "")
-            self._hang_up(keep=True)
+            self._hang_up()
             address = self._moved[ask.url] = sent_on(address, location)
         else:
             raise _Miss(Miss.GONE, f"it is sent on more than {REDIRECTS} times")
@@ -139,7 +144,7 @@ class HttpSource:
                 if self._connection.received != before:
                     raise
                 # It was left alone for too long: servers close what is idle, and that is no failure.
-        self._hang_up(keep=True)
+        self._hang_up()
         self._connect(address)
         return self._said(address, ask)
 
@@ -155,7 +160,7 @@ class HttpSource:
         return response
 
     def _connect(self, address: Address) -> None:
-        self._set_up = Crossed(self._set_up.sent + CONNECTING + (TLS if address.scheme == "https" else 0), self._set_up.received)
+        self._took = Crossed(self._took.sent + CONNECTING + (TLS if address.scheme == "https" else 0), self._took.received)
         self._connection, self._server = WatchedSocket(address, self._patience, self._ca), address.server
         if self._closed:
             raise OSError("it was given up")
@@ -171,25 +176,22 @@ class HttpSource:
             if not count:
                 raise _Miss(Miss.AGAIN, f"it ends after {done} bytes of {size}")
             done += count
-        if response.will_close and response.isclosed():
-            self._hang_up_after(size)
         return data
 
-    def _hang_up_after(self, size: int) -> None:
-        took = self._hang_up()
-        self._set_up = Crossed(self._set_up.sent + took.sent, self._set_up.received + took.received)
-
-    def _hang_up(self, *, keep: bool = False) -> Crossed:
-        """End the connection, and return what crossed it and was not told. keep: add it to what the next one takes."""
+    def _hang_up(self, *, forget: bool = False) -> None:
+        """End the connection. forget: ask the addresses themselves next time, and not where they have sent on to."""
+        self._count()
         connection, self._connection, self._server, self._whole = self._connection, None, None, None
-        if not keep:
+        if forget:
             self._moved.clear()
         if connection is not None:
             connection.end()
-        took = crossed(connection)
-        if keep:
-            self._set_up = Crossed(self._set_up.sent + took.sent, self._set_up.received + took.received)
-        return took
+            self._took = Crossed(self._took.sent, self._took.received + connection.received)
+
+    def _count(self) -> None:
+        if self._connection is not None:
+            more = crossed(self._connection)
+            self._took = Crossed(self._took.sent + more.sent, self._took.received + more.received)
 
 
 def _judge(response: http.client.HTTPResponse, ask: RangeAsk) -> None:

@@ -53,7 +53,7 @@ class OverHttp:
         self._asked: _Asked | None = None
         self._answer: Got | Missed | None = None  # that is not dealt with yet: a disk that takes nothing more costs nothing twice
         self._due, self._at = -math.inf, 0
-        self._whole: set[int] = set()  # addresses that give the whole alone, and may
+        self._whole: dict[int, int] = {}  # addresses that give the whole alone, and may: how many bytes of it have come
         self._no_leaves: set[int] = set()  # addresses without leaves beside the file
         self._givers: set[int] = set()  # addresses that have given what is not proven yet
         self._brought = False  # since the last failure
@@ -111,14 +111,18 @@ class OverHttp:
             start, stop = inc.span(index)
             whole = address in self._whole or (start, stop) == (0, task.size)
             ask = RangeAsk(url, start, stop, task.size, whole)
-        charge = ask.stop - ask.start + HEADERS
+        streams = index != _LEAVES and address in self._whole
+        again = ask.start - self._whole[address] if streams else 0  # bytes of the whole that are here already, and come all the same
+        charge = ask.stop - ask.start + HEADERS + again
         lacking = task.size - inc.here
-        if inc.spent + max(charge, lacking) > task.allowed:
+        if inc.spent + max(charge, lacking + again) > task.allowed:
             self._last = self._last or f"{lacking} bytes are missing, and {max(0, task.allowed - inc.spent)} may still be fetched"
             return self._ended(Code.FILE if self._code == Code.FILE else Code.BUDGET)
         if self._month is not None and not self._month.admits(cost(0, charge)):
             self.waits, self._due = "the next month: this one's bytes are spent", now + NEXT_LOOK
             return None
+        if streams:
+            self._whole[address] = ask.stop
         inc.charge(charge)
         if self._source is None:
             self._source = self._make()
@@ -164,7 +168,7 @@ class OverHttp:
             return None
         if answer.kind is Miss.UNRANGED:
             if self._incoming.spent + self._task.size + HEADERS <= self._task.allowed:
-                self._whole.add(asked.address)
+                self._whole[asked.address] = 0
                 return None
             reason = f"{answer.reason}, and that is more than may still be fetched"
             return self._failed(reason, now, code=Code.BUDGET, strike=asked.address)
@@ -178,7 +182,7 @@ class OverHttp:
         told = reason if self._at >= len(self._task.urls) else f"{self._task.urls[self._at].partition('?')[0]}: {reason}"
         _log.warning("the file %s does not come: %s", self._task.file.hex()[:12], told)
         self._last, self._code, brought, self._brought = told, code, self._brought, False
-        self._whole.discard(self._at)  # what it has sent so far it would send again: to be weighed anew
+        self._whole.pop(self._at, None)  # what it has sent so far it would send again: to be weighed anew
         if strike is not None:
             self._incoming.fails(strike=strike)
             self._due = now  # the next address has done nothing yet

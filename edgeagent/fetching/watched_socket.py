@@ -122,10 +122,8 @@ class _Answer(io.RawIOBase):
         return self._connection.readinto(buffer)
 
 
-def crossed(connection: WatchedSocket | None) -> Crossed:
+def crossed(connection: WatchedSocket) -> Crossed:
     """Return what has crossed it since it was last asked, and count from here."""
-    if connection is None:
-        return Crossed()
     said = Crossed(connection.sent, connection.received)
     connection.sent = connection.received = 0
     return said

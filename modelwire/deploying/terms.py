@@ -35,7 +35,7 @@ class DeployTerms:
     urls: tuple[str, ...] = ()  # where the file lies by HTTP or HTTPS; none: it comes in parts
     soak: int = 0  # seconds that it is served before it is confirmed
     tries: int = 5  # failed attempts to fetch it, at most
-    most: int = 0  # bytes that may be fetched for it in all; 0: one and a half times its size
+    most: int = 0  # bytes that may be fetched for it in all; 0: one and a half times its size, 1 MiB beyond it at least
     learned: str = Learned.AUTO
     consent: bool = False  # whether the host must say yes before it is served
     not_before: int = 0  # newest seconds of the centre before which it is not served; it is fetched before

@@ -50,10 +50,10 @@ class Fetcher:
 
     def __init__(
         self, folder: Path, task: FetchTask, *, patience: Patience | None = None, source: Source | None = None, month: object = None,
-        ask: Callable[[bytes], None] = lambda have: None,
+        ask: Callable[[bytes], None] = lambda have: None, ca: Path | None = None,
     ) -> None:  # fmt: skip
         self.now, self._woken = 0.0, threading.Event()
-        self.sources = 0
+        self.sources, self._ca = 0, ca
         self._source, self._patience = source, patience or Patience(least=1)
         self.download = Download(
             folder, task, source=self._make, ask=ask, backoff=Backoff(10, 100, random.Random(1)),
@@ -62,7 +62,7 @@ class Fetcher:
 
     def _make(self) -> Source:
         self.sources += 1
-        return self._source or HttpSource(None, self._woken.set, self._patience)
+        return self._source or HttpSource(self._ca, self._woken.set, self._patience)
 
     def step(self) -> None:
         """Do what is due next, at its time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,14 +49,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(handler: Handler, port: int = 0) -> Iterator[Server]:
+def serving(handler: Handler, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
     """Serve until the block ends."""
     listener = socket.create_server(("127.0.0.1", port))
     server = Server(handler, listener.getsockname()[1])
     opened: list[socket.socket] = []
 
     def talk(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), tls.wrap_socket(connection, server_side=True) if tls else connection as connection:
             while (request := _read(connection)) is not None:
                 server.requests.append(request)
                 if not server.handler(connection, request):

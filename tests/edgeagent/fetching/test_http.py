@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
 
 from edgeagent.fetching.incoming import discard
 from edgeagent.fetching.tasks import LEAF
+from edgeagent.fetching.watched_socket import Patience
 from modelwire.deploying.reports import Code
+from tests.certificates import Authority
 
 from .files import BRIEF, Fetcher, Wanted
 from .servers import Handler, Request, files, partial, serving
@@ -75,6 +78,25 @@ def test_a_server_without_ranges_sends_the_whole_once(tmp_path: Path) -> None:
         d = Fetcher(tmp_path, FILE.task(server.url + URL)).run()
     assert d.file is not None and d.file.read_bytes() == FILE.data
     assert [r.path for r in server.requests] == ["/m.leaves", URL]
+
+
+def test_what_a_whole_sends_again_is_counted_before_it_comes(tmp_path: Path) -> None:
+    with serving(files(FILE.served())) as server:
+        first = Fetcher(tmp_path, FILE.task(server.url + URL))
+        first.run(lambda: first.download.progress.here >= 3 * LEAF)
+        first.download.cancel()
+        before = first.download.progress.spent
+        server.handler = at_parts(silent_whole)
+        f = Fetcher(tmp_path, FILE.task(server.url + URL, most=3 * FILE.size))
+        f.run(lambda: f.download.progress.spent > before + 4 * LEAF)  # asked for, and killed while it comes
+        f.download.cancel()
+        again = Fetcher(tmp_path, FILE.task(server.url + URL, most=3 * FILE.size))
+    assert again.download.progress.spent > before + 4 * LEAF
+
+
+def silent_whole(connection: socket.socket, request: Request) -> bool:
+    connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {FILE.size}\r\n\r\n".encode())
+    return silent(connection, request)
 
 
 def test_a_whole_that_the_budget_does_not_allow_is_not_read(tmp_path: Path) -> None:
@@ -323,6 +345,79 @@ def test_a_connection_that_was_closed_while_idle_is_made_anew_at_once(tmp_path: 
     with serving(once) as server:
         d = Fetcher(tmp_path, FILE.task(server.url + URL, tries=1)).run()
     assert d.file is not None and d.progress.failed == 0 and server.connections == 7
+
+
+def test_https_is_believed_by_the_authority_that_is_named_alone(tmp_path: Path) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    issued = authority.issue("127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued.certificate, issued.key)
+    with serving(good(), tls=context) as server:
+        url = server.url.replace("http:", "https:") + URL
+        stranger = Fetcher(tmp_path / "a", FILE.task(url, tries=2), ca=other.file).run()
+        unnamed = Fetcher(tmp_path / "b", FILE.task(url, tries=1)).run()
+        assert not server.requests
+        d = Fetcher(tmp_path / "c", FILE.task(url), ca=authority.file).run()
+        assert server.connections == 4
+    for refused in (stranger, unnamed):
+        assert refused.failure is not None and refused.failure.code == Code.BUDGET and "CERTIFICATE_VERIFY_FAILED" in refused.failure.reason
+    assert d.file is not None and d.file.read_bytes() == FILE.data
+
+
+def test_tls_that_never_comes_to_an_end_is_given_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"https://127.0.0.1:{mute.getsockname()[1]}{URL}"
+        d = Fetcher(tmp_path, FILE.task(url, tries=1), patience=Patience(connect=0.3)).run()
+    assert d.failure is not None and "timed out" in d.failure.reason
+
+
+def old_http(connection: socket.socket, request: Request) -> bool:
+    start, stop = request.range or (0, 0)
+    head = f"HTTP/1.0 206 Partial Content\r\nContent-Range: bytes {start}-{stop - 1}/*\r\n\r\n"
+    connection.sendall(head.encode() + FILE.data[start:stop])
+    return False
+
+
+def in_chunks(connection: socket.socket, request: Request) -> bool:
+    start, stop = request.range or (0, 0)
+    head = f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-{stop - 1}/{FILE.size}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection.sendall(head.encode())
+    for at in range(start, stop, 5000):
+        piece = FILE.data[at : min(at + 5000, stop)]
+        connection.sendall(b"%x;what=ever\r\n%s\r\n" % (len(piece), piece))
+    connection.sendall(b"0\r\nX-Trailer: yes\r\n\r\n")
+    return True
+
+
+def too_long(connection: socket.socket, request: Request) -> bool:
+    start, stop = request.range or (0, 0)
+    head = f"HTTP/1.0 206 Partial Content\r\nContent-Range: bytes {start}-{stop - 1}/{FILE.size}\r\n\r\n"
+    connection.sendall(head.encode() + FILE.data[start:stop] + bytes(100_000))
+    return False
+
+
+@pytest.mark.parametrize("how", [old_http, in_chunks, too_long])
+def test_servers_that_are_odd_and_right_are_understood(tmp_path: Path, how: Handler) -> None:
+    with serving(at_parts(how)) as server:
+        f = Fetcher(tmp_path, FILE.task(server.url + URL))
+        d = f.run()
+    assert d.file is not None and d.file.read_bytes() == FILE.data and d.progress.failed == 0
+    assert f.now == 0, "and never waited for"
+    assert server.connections == (1 if how is in_chunks else 6)
+
+
+def test_a_whole_in_chunks_of_unknown_length_is_taken_to_its_end(tmp_path: Path) -> None:
+    def chunked(connection: socket.socket, request: Request) -> bool:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for at in range(0, FILE.size, 7777):
+            piece = FILE.data[at : at + 7777]
+            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+        connection.sendall(b"0\r\n\r\n")
+        return True
+
+    with serving(at_parts(chunked)) as server:
+        d = Fetcher(tmp_path, FILE.task(server.url + URL)).run()
+    assert d.file is not None and len(server.requests) == 2
 
 
 def test_a_server_may_send_on(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("device", "fetching")
+PARTS: tuple[str, ...] = ("device", "fetching", "rollback")
 
 
 def measure(full: bool) -> Figures:
