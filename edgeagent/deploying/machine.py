@@ -340,7 +340,9 @@ class DeployMachine:
         return order.terms.consent or self._settings.deploy.accept == "ask"
 
     def _held_back(self, order: DeployOrder) -> str:
-        if (time := self._target.newest()) < order.terms.not_before:
+        if not (time := self._target.newest()):
+            return "the centre's clock was not heard yet, so it is not known whether it holds still"
+        if time < order.terms.not_before:
             return f"it is not served before {order.terms.not_before}, and the centre's clock said {time}"
         word = self._host(order.desired.number)
         if self._asks(order) and not (word is not None and word.accepts):
@@ -367,7 +369,7 @@ class DeployMachine:
     def _end(self, state: State, stop: Stop, who: Who = Who.DEVICE, *, drop: bool = True) -> bool:
         """End in a state in which the variant is not served. Always true."""
         self._means.cease()
-        self._probing = False
+        self._probing = self._swept = False  # a disk that takes nothing more may leave something behind
         self._move(state, who, stop)
         if drop and not self._desired_is_way_back():
             self._means.drop()
