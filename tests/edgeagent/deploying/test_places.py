@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,3 +171,18 @@ def test_another_thing_in_the_place_of_a_base_is_named(tmp_path: Path, c: Centre
     with pytest.raises(StateDamaged, match="it is no folder") as e, rig(tmp_path / "d", c):
         pass
     assert e.value.facts["trouble"] == "place-taken"
+
+
+def test_a_large_base_is_never_held_whole(tmp_path: Path, c: Centre) -> None:
+    large = NEAR + bytes(48 << 20)
+    with rig(tmp_path / "d", c) as r:
+        train(r, 1)
+        variant, path = variant_of(large), received(r.lineage, large)
+        tracemalloc.start()
+        try:
+            placed = places.stage(r.lineage, variant, path, number=1, now=1)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 8 << 20 and (r.lineage.store.folder / placed.place / "base.tflite").stat().st_size == len(large)
+        places.unstage(r.lineage)
