@@ -71,7 +71,11 @@ def read(url: str) -> Address:
 
 def sent_on(before: Address, location: str) -> Address:
     """Return where a server sends on to. Raises AddressError, also for another scheme: https never ends in http."""
-    after = read(urljoin(before.url, location))
+    try:
+        url = urljoin(before.url, location)
+    except ValueError as e:
+        raise AddressError(f"where it is sent on to can't be read: {e}") from None
+    after = read(url)
     if after.scheme != before.scheme:
         raise AddressError(f"it is sent on from {before.scheme} to {after.scheme}")
     return after

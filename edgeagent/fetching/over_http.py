@@ -55,6 +55,7 @@ class OverHttp:
         self._due, self._at = -math.inf, 0
         self._whole: dict[int, int] = {}  # addresses that give the whole alone, and may: how many bytes of it have come
         self._no_leaves: set[int] = set()  # addresses without leaves beside the file
+        self._late: set[int] = set()  # addresses whose leaves did not come when they were asked for
         self._givers: set[int] = set()  # addresses that have given what is not proven yet
         self._brought = False  # since the last failure
         self._last = ""  # what went wrong last
@@ -163,9 +164,12 @@ class OverHttp:
 
     def _missed(self, asked: _Asked, answer: Missed, now: float) -> FetchFailure | None:
         self._due = now
-        if asked.index == _LEAVES and answer.kind is not Miss.AGAIN:
-            self._no_leaves.add(asked.address)
-            return None
+        if asked.index == _LEAVES:
+            if answer.kind is not Miss.AGAIN or asked.address in self._late:
+                self._no_leaves.add(asked.address)
+            self._late.add(asked.address)
+            if answer.kind is not Miss.AGAIN:
+                return None
         if answer.kind is Miss.UNRANGED:
             if self._incoming.spent + self._task.size + HEADERS <= self._task.allowed:
                 self._whole[asked.address] = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -51,6 +53,14 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         request = f"GET {address.target} HTTP/1.1\r\nHost: {address.host_header}\r\n"
         assert request.count("\r\n") == 2 and len(request.split(" ")) == 4, "nothing of an address may look like a line of a request"
         assert 0 <= address.port < 65536
+
+
+@given(st.text())
+@example("http://[")
+@example("//[::1")
+def test_wherever_a_server_sends_on_to_is_read_or_refused(location: str) -> None:
+    with contextlib.suppress(AddressError):
+        assert sent_on(read("http://files/a"), location).scheme == "http"
 
 
 def test_the_query_is_told_to_nobody_but_the_server() -> None:

@@ -53,6 +53,18 @@ def test_without_leaves_beside_it_the_whole_is_proven_at_its_end(tmp_path: Path)
     assert d.progress.failed == 0
 
 
+def test_leaves_that_never_come_keep_no_file_away(tmp_path: Path) -> None:
+    def busy(connection: socket.socket, request: Request) -> bool:
+        if request.path == URL:
+            return good()(connection, request)
+        connection.sendall(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+        return True
+
+    with serving(busy) as server:
+        d = Fetcher(tmp_path, FILE.task(server.url + URL, tries=3)).run()
+    assert d.file is not None and d.progress.failed == 2
+
+
 def test_leaves_that_are_not_the_tree_s_are_let_be(tmp_path: Path) -> None:
     with serving(files(FILE.served() | {"/m.leaves": b"x" * len(FILE.leaves)})) as server:
         d = Fetcher(tmp_path, FILE.task(server.url + URL)).run()
