@@ -38,6 +38,7 @@ from .means import BasePlace, BoardFacts, DeployTarget, Fetched, Probed, Stop
 from .probing import ProbeRules, ProbeRun
 
 COMING = "coming"  # folder of a file that is on its way, in the model's
+LEAST = 192 << 20  # bytes that a process with a runtime may take whatever the settings say: nothing could be tried with less
 _PLACES = {Lies.STAGED: BasePlace.STAGED, Lies.SOAKING: BasePlace.SOAKING, Lies.PASSIVE: BasePlace.PASSIVE}
 Want = Callable[[bytes, bytes], None]  # lets a `wanted` be sent: SHA-256 of the file, bitmap of what is here
 
@@ -142,7 +143,7 @@ class BoardMeans:
         self.cease()
         settings = self._device.settings.model(self._lineage.name)
         rules = ProbeRules(terms.slower, terms.worse, settings.train.margin)
-        limit = settings.budget.max_ram or Sensors().available()
+        limit = max(settings.budget.max_ram, LEAST) if settings.budget.max_ram else Sensors().available()
         anew = terms.learned == Learned.ANEW
         self._run = ProbeRun(self._device.path, self._lineage.name, commit, rules, limit=limit, anew=anew)
 
@@ -249,9 +250,15 @@ def deploy_machine(
     target = DeployTarget(
         board.fleet, board.device, name, board.identity.id, lambda: trust.held.root, lambda: trust.time, clock.wall
     )
+
+    def free() -> bool:
+        """Return whether nothing else moves the model: a round, an update that comes back, the last one of a board set up anew."""
+        wish, most = lineage.wish(), device.settings.link.resume_wait
+        return idle() and lineage.takings.current() is None and (wish is None or wish.waited >= most)
+
     means = BoardMeans(device, lineage, lambda file, have: made.want(file, have), wake, clock, month)
     made = DeployMachine(
-        target, DesiredStore(device.database, name), means, device.settings.model(name), idle=idle,
+        target, DesiredStore(device.database, name), means, device.settings.model(name), idle=free,
         host=lambda number: hosts.said(device.database, name, number),
     )  # fmt: skip
     return made

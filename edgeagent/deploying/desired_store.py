@@ -11,7 +11,7 @@ from modelwire.wire import cbor
 
 
 @dataclass(frozen=True, slots=True)
-class DesiredRow:
+class TakenDesired:
     """What is remembered of the newest desired of a model."""
 
     number: int
@@ -41,14 +41,14 @@ class DesiredStore:
     def __init__(self, database: Database, model: str) -> None:
         self._db, self._model = database, model
 
-    def current(self) -> DesiredRow | None:
+    def current(self) -> TakenDesired | None:
         """Return the newest desired that was taken; None before the first. It stays when it is over: a repeat gets the same report."""
         r = self._db.maybe("SELECT * FROM desired WHERE model=?", self._model)
         if r is None:
             return None
         said = cbor.decode(r["figures"], "figures") if r["figures"] else {}
         figures = figures_in(said) if isinstance(said, dict) else None
-        return DesiredRow(
+        return TakenDesired(
             r["number"], r["record"], State(r["state"]), r["since"], r["time"], r["tries"], r["bytes"], r["transfer"], r["have"],
             r["probes"], r["consent"], r["soaked"], r["learned"], r["code"], r["reason"], r["score_before"], r["score_after"],
             figures or DeviceFigures(), bool(r["reported"]),

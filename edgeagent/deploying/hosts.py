@@ -32,5 +32,8 @@ def said(database: Database, model: str, number: int) -> HostWord | None:
     row = database.maybe("SELECT value FROM meta WHERE key=?", _KEY + model)
     if row is None:
         return None
-    word = json.loads(row["value"])
-    return HostWord(number, bool(word["accepts"]), str(word["reason"])) if word["number"] == number else None
+    try:
+        word = json.loads(row["value"])
+        return HostWord(number, bool(word["accepts"]), str(word["reason"])) if word["number"] == number else None
+    except (ValueError, TypeError, LookupError):  # what else stands there is nobody's word
+        return None

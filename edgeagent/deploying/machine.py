@@ -24,7 +24,7 @@ from modelwire.wire.records import Desired, Report, Transfer, Wanted
 
 from . import checks
 from .checks import DeployOrder
-from .desired_store import DesiredRow
+from .desired_store import TakenDesired
 from .hosts import HostWord
 from .means import BasePlace, DeployMeans, DeployTarget, DesiredMemory, Stop
 from .news import DEPLOYS_NOTHING, DeployNews
@@ -51,7 +51,7 @@ class DeployMachine:
         self._since: float | None = None  # monotonic seconds up to which soaking was counted
         self._uncounted = 0.0  # seconds of soaking that are not written down yet
         self._told, self._swept, self._linked = "", False, False
-        self._steps: dict[State, Callable[[DesiredRow, DeployOrder, float], bool]] = {
+        self._steps: dict[State, Callable[[TakenDesired, DeployOrder, float], bool]] = {
             State.OFFERED: self._offered, State.FETCHING: self._fetching, State.STAGED: self._staged,
             State.PROBING: self._probed, State.SOAKING: self._soaking,
         }  # fmt: skip
@@ -83,7 +83,7 @@ class DeployMachine:
         _log.info("%s: %s is desired (%d)", self._target.model, self._named(order), desired.number)
         self._report()
 
-    def _repeated(self, desired: Desired, row: DesiredRow | None) -> None:
+    def _repeated(self, desired: Desired, row: TakenDesired | None) -> None:
         if row is None:
             return  # it was passed by, and said so
         held = self._read(row).desired
@@ -177,7 +177,7 @@ class DeployMachine:
             return TrainingWait(f"{name} is served on trial", f"it is confirmed, in {left} s of running at the soonest, or reverted")
         if row.state is State.PROBING:
             return TrainingWait(f"{name} is tried on held-out samples", "that is over")
-        if row.state is State.STAGED and not self._held_back(order):
+        if row.state is State.STAGED and self._swept and not self._held_back(order):  # a run that never looks at it keeps no round from it
             return TrainingWait(f"{name} is about to be tried", "that is over")
         return None
 
@@ -188,7 +188,7 @@ class DeployMachine:
 
     # Its states. Each returns whether it moved.
 
-    def _offered(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
+    def _offered(self, row: TakenDesired, order: DeployOrder, now: float) -> bool:
         stop = order.stop or checks.against_settings(order, self._settings)
         if stop is not None:
             return self._end(State.REFUSED, stop)
@@ -204,7 +204,7 @@ class DeployMachine:
                 return self._end(State.REFUSED, stop)
         return self._stage(order) if here else self._move(State.FETCHING)
 
-    def _fetching(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
+    def _fetching(self, row: TakenDesired, order: DeployOrder, now: float) -> bool:
         if self._over(order):
             return True
         assert order.variant is not None  # or it would have a stop
@@ -233,7 +233,7 @@ class DeployMachine:
             return self._end(State.REFUSED, Stop(Code.FILE, e.message))
         return self._move(State.STAGED)
 
-    def _staged(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
+    def _staged(self, row: TakenDesired, order: DeployOrder, now: float) -> bool:
         if self._over(order):
             return True
         if why := self._held_back(order):
@@ -243,7 +243,7 @@ class DeployMachine:
             return False
         return self._move(State.PROBING, Who.HOST if self._asks(order) else Who.DEVICE)
 
-    def _probed(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
+    def _probed(self, row: TakenDesired, order: DeployOrder, now: float) -> bool:
         place = self._means.where(order.desired.variant)
         if place in (BasePlace.SOAKING, BasePlace.SERVED):  # a kill came behind the switch; or it is what was served all the time
             return self._move(State.SOAKING)
@@ -280,7 +280,7 @@ class DeployMachine:
             return self._end(State.REVERTED, Stop(Code.FILE, e.message))
         return self._move(State.SOAKING)
 
-    def _soaking(self, row: DesiredRow, order: DeployOrder, now: float) -> bool:
+    def _soaking(self, row: TakenDesired, order: DeployOrder, now: float) -> bool:
         place = self._means.where(order.desired.variant)
         if place is BasePlace.SERVED:
             return self._move(State.CONFIRMED)
@@ -340,14 +340,16 @@ class DeployMachine:
         return order.terms.consent or self._settings.deploy.accept == "ask"
 
     def _held_back(self, order: DeployOrder) -> str:
-        if (time := self._target.newest()) < order.terms.not_before:
+        if not (time := self._target.newest()):
+            return "the centre's clock was not heard yet, so it is not known whether it holds still"
+        if time < order.terms.not_before:
             return f"it is not served before {order.terms.not_before}, and the centre's clock said {time}"
         word = self._host(order.desired.number)
         if self._asks(order) and not (word is not None and word.accepts):
             return "its host has not said yes: edgeagent desired accept"
         return ""
 
-    def _supersede(self, row: DesiredRow, by: DeployOrder) -> None:
+    def _supersede(self, row: TakenDesired, by: DeployOrder) -> None:
         """End what is under way for a newer desired."""
         stop = Stop(Code.SUPERSEDED, f"desired {by.desired.number} took its place")
         if row.state is State.SOAKING and self._means.where(self._read(row).desired.variant) is BasePlace.SERVED:
@@ -367,7 +369,7 @@ class DeployMachine:
     def _end(self, state: State, stop: Stop, who: Who = Who.DEVICE, *, drop: bool = True) -> bool:
         """End in a state in which the variant is not served. Always true."""
         self._means.cease()
-        self._probing = False
+        self._probing = self._swept = False  # a disk that takes nothing more may leave something behind
         self._move(state, who, stop)
         if drop and not self._desired_is_way_back():
             self._means.drop()
@@ -390,7 +392,7 @@ class DeployMachine:
         self._uncounted += max(0.0, now - self._since) if self._since is not None else 0.0
         self._since = now
 
-    def _write_count(self, row: DesiredRow) -> None:
+    def _write_count(self, row: TakenDesired) -> None:
         self._memory.soaked(row.soaked + self._uncounted)
         self._uncounted = 0.0
 
@@ -418,7 +420,7 @@ class DeployMachine:
 
     # What it reads.
 
-    def _read(self, row: DesiredRow) -> DeployOrder:
+    def _read(self, row: TakenDesired) -> DeployOrder:
         """Return what the desired of a row says; it was proven when it came."""
         if self._order is None or self._order[0] != row.record:
             desired = records.expect(records.parse(row.record), Desired)

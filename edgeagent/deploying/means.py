@@ -14,7 +14,7 @@ from modelwire.deploying.variants import Variant
 from modelwire.wire.parts import Part
 from modelwire.wire.records import Desired, Transfer
 
-from .desired_store import DesiredRow
+from .desired_store import TakenDesired
 
 
 class BasePlace(Enum):
@@ -84,7 +84,7 @@ class DeployTarget:
 class DesiredMemory(Protocol):
     """What is remembered of one model's newest desired: one row. DesiredStore is one."""
 
-    def current(self) -> DesiredRow | None: ...
+    def current(self) -> TakenDesired | None: ...
     def newest(self) -> int: ...  # the highest number that was taken, or passed by
     def pass_by(self, number: int) -> None: ...  # nothing comes of this number
     def take(self, number: int, record: bytes, *, now: int, time: int) -> None: ...  # offered; in the place of any other

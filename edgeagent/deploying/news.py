@@ -7,7 +7,7 @@ from dataclasses import replace
 from modelwire.deploying.states import State
 from modelwire.wire.records import Desired, Report, Wanted
 
-from .desired_store import DesiredRow
+from .desired_store import TakenDesired
 from .means import DeployTarget
 
 DEPLOYS_NOTHING = "this release deploys nothing"  # that comes without terms
@@ -35,7 +35,7 @@ class DeployNews:
         """Forget what was asked for: it is asked for again."""
         self._waiting = [record for record in self._waiting if isinstance(record, Report)]
 
-    def report(self, row: DesiredRow, desired: Desired, *, serves: bytes, passive: bytes) -> None:
+    def report(self, row: TakenDesired, desired: Desired, *, serves: bytes, passive: bytes) -> None:
         """Say how far a desired is. serves, passive: commits of the base that is served and of the way back."""
         figures = replace(row.figures, code=row.code, serves=serves, passive=passive)
         reason = "".join(c if c.isprintable() else "?" for c in row.reason)[:TEXT_MAX]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edgeagent.settings import reading
-from edgeagent.state.beside.rows import PlacedBase
+from edgeagent.state.beside.rows import Lies, PlacedBase
 from edgeagent.state.folder import open_folder
 from edgeagent.state.lineage import Lineage
 
@@ -43,8 +43,8 @@ def candidates(lineage: Lineage, placed: PlacedBase, anew: bool) -> Iterator[tup
     if placed.slot:
         yield KEPT, lambda: lineage.load_beside(placed).file
         return
-    store = lineage.beside_store(placed)
-    for way in ways_of(lineage, placed, anew=anew):
+    store, begins_anew = lineage.beside_store(placed), anew or placed.lies is Lies.PASSIVE  # a way back that had to forget its model
+    for way in ways_of(lineage, placed, anew=begins_anew):
         yield way.word, lambda way=way: store.contents(way.state, way.residual)[0]  # type: ignore[misc]
 
 

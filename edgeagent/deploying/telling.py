@@ -20,7 +20,7 @@ from modelwire.wire.records import Desired
 from . import checks, hosts, places
 from .board_means import facts_of, place_of, ways_of
 from .checks import DeployOrder
-from .desired_store import DesiredRow, DesiredStore
+from .desired_store import DesiredStore, TakenDesired
 from .means import BasePlace
 
 
@@ -28,7 +28,7 @@ from .means import BasePlace
 class DesiredHere:
     """The newest desired of one model, as it stands on the disk."""
 
-    row: DesiredRow
+    row: TakenDesired
     order: DeployOrder
     accepted: bool | None  # the host's word; None: it has said nothing
 

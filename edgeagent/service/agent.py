@@ -121,7 +121,7 @@ class Agent:
                 now = self.clock.monotonic()
                 for session in self.sessions.values():
                     with self._disk.minded():
-                        if goal.endless and not self._disk.waits:
+                        if not (goal.publish or goal.once or self._disk.waits):
                             session.deploying.tick(now)
                     with self._disk.minded():  # hello goes all the same
                         session.tick(now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeagent.deploying.desired_store import DesiredRow, DesiredStore
+from edgeagent.deploying.desired_store import DesiredStore, TakenDesired
 from modelwire.deploying.reports import Code, DeviceFigures
 from modelwire.deploying.states import State
 from tests.edgeagent.boards import centre, rig
@@ -17,7 +17,7 @@ def test_all_of_it_is_there_after_a_restart(tmp_path: Path) -> None:
         store = DesiredStore(r.device.database, "tiny")
         assert store.current() is None and store.newest() == 0
         store.take(7, b"as it came", now=10, time=1_800_000_000)
-        assert store.current() == DesiredRow(7, b"as it came", State.OFFERED, 10, 1_800_000_000)
+        assert store.current() == TakenDesired(7, b"as it came", State.OFFERED, 10, 1_800_000_000)
         store.holds(b"transfer", b"\x03")
         store.fetched(2, 70_000)
         store.move(State.FETCHING, 11)
@@ -26,7 +26,7 @@ def test_all_of_it_is_there_after_a_restart(tmp_path: Path) -> None:
         store.measured("kept", 0.5, 0.75, figures)
         store.soaked(61.5)
         store.move(State.REVERTED, 12, code=Code.WORSE, reason="it is worse")
-        row = DesiredRow(
+        row = TakenDesired(
             7, b"as it came", State.REVERTED, 12, 1_800_000_000, 2, 70_000, b"transfer", b"\x03", 1, "yes", 61.5, "kept", "worse",
             "it is worse", 0.5, 0.75, figures, False,
         )  # fmt: skip
@@ -52,7 +52,7 @@ def test_a_newer_one_takes_its_place_and_a_number_that_was_passed_by_counts(tmp_
         store.pass_by(4)
         assert store.newest() == 5
         store.take(9, b"b", now=3, time=4)
-        assert store.current() == DesiredRow(9, b"b", State.OFFERED, 3, 4) and store.newest() == 9
+        assert store.current() == TakenDesired(9, b"b", State.OFFERED, 3, 4) and store.newest() == 9
 
 
 def test_it_joins_the_transaction_around_it(tmp_path: Path) -> None:

@@ -81,6 +81,18 @@ def test_it_waits_for_its_host_and_for_its_hour_and_rounds_go_on_meanwhile(asks:
     assert w.stands(State.CONFIRMED)
 
 
+def test_without_the_centres_clock_nothing_is_served_anew() -> None:
+    w = World()
+    w.newest = 0
+    w.take(desired(expiry=NOW - 1))
+    w.run(50)
+    assert w.stands(State.STAGED) and "clock was not heard" in w.machine.held_back()
+    w.newest = NOW
+    w.run(5)
+    assert w.stands(State.TIMED_OUT), "it was a recording of long ago"
+    assert_as_before(w)
+
+
 @pytest.mark.parametrize("state", [State.OFFERED, State.FETCHING, State.STAGED, State.PROBING, State.SOAKING])
 def test_a_veto_ends_it_in_every_state(state: State) -> None:
     w = at(state)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgeagent.deploying.desired_store import DesiredRow
+from edgeagent.deploying.desired_store import TakenDesired
 from edgeagent.deploying.hosts import HostWord
 from edgeagent.deploying.machine import DeployMachine
 from edgeagent.deploying.means import BasePlace, BoardFacts, DeployTarget, Fetched, Probed, Stop
@@ -36,7 +36,7 @@ class Killed(BaseException):
 class Disk:
     """What a kill leaves: the row, the places, and what the host said."""
 
-    row: DesiredRow | None = None
+    row: TakenDesired | None = None
     number: int = 0  # the newest that was taken or passed by
     staged: bytes = b""
     soaking: bytes = b""
@@ -67,7 +67,7 @@ class FakeMemory:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
 
-    def current(self) -> DesiredRow | None:
+    def current(self) -> TakenDesired | None:
         return self._disk.row
 
     def newest(self) -> int:
@@ -79,7 +79,7 @@ class FakeMemory:
 
     def take(self, number: int, record: bytes, *, now: int, time: int) -> None:
         self._disk.write()
-        self._disk.row, self._disk.number = DesiredRow(number, record, State.OFFERED, now, time), number
+        self._disk.row, self._disk.number = TakenDesired(number, record, State.OFFERED, now, time), number
 
     def move(self, state: State, now: int, *, code: str = "", reason: str = "") -> None:
         self._change(state=state, since=now, reported=False, **{k: v for k, v in (("code", code), ("reason", reason)) if v})
