@@ -156,7 +156,7 @@ def test_losses_are_judged_by_devices_relative_to_the_loss_before() -> None:
     assert equal[Ruling.HALT] == 0 and equal[Ruling.PASS] > 250
     assert worse[Ruling.HALT] > 250 and worse[Ruling.PASS] == 0
     liar = DeviceScore("liar", 100, accuracy=False, before=1.0, after=1e30)
-    assert counted([*losses(rng, 0.10, 10)[1:], liar] for _ in range(20))[Ruling.HALT] == 20, "nor hides it what the others see"
+    assert counted([liar, *losses(rng, 0.10, 10)[1:]] for _ in range(20))[Ruling.HALT] == 20, "nor hides it what the others see"
     assert counted([*losses(rng, 0.0, 10)[1:], liar] for _ in range(100))[Ruling.HALT] == 0
 
 
