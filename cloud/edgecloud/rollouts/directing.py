@@ -54,6 +54,8 @@ class RolloutDirector:
         Raises StateBusy when another director is at this registry, RetiredKey or BadArgument when the trust record names another key.
         """
         with lock_director(self._path):
+            if not once:
+                log.info("directs the rollouts in %s, and looks every %g s", self._path, self._every)
             try:
                 for _ in range(ONCE if once else 1 << 62):
                     done = self._look(once)

@@ -149,7 +149,8 @@ def _judged(scores: Sequence[DeviceScore], size: int, gates: RolloutGates, ended
     margin, sure = gates.margin / WHOLE, math.log(gates.surely)
     found = pairing.paired(scores, size, sure=sure)
     said = _said(found, scores[0].accuracy)
-    if found.log_evidence >= sure and found.fall < -margin:
+    enough = found.devices >= (_JUDGED_LEAST if ended else MANY) or size < MANY  # the first few may be alike by chance
+    if enough and found.log_evidence >= sure and found.fall < -margin:
         reason = f"{said}; chance alone makes such a fall once in {_once_in(found.log_evidence)} rollouts, however often one looks"
         return GateRuling(GateName.QUALITY, Ruling.HALT, reason, found)
     if not ended:

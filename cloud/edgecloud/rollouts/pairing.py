@@ -98,8 +98,8 @@ def _of_rows(told: Sequence[DeviceScore], size: int, sure: float) -> Paired:
     high, deep = (_no_best(change), _no_worst(change)) if size >= MANY else (change, change)
     low, by_devices = _lower(rows, better, worse, weight, high)
     evidence = _evidence(better, worse, size, sure)
-    if evidence and len(told) >= MANY:
-        evidence /= _spread(weight, _no_best(deep), float(((better + worse) / rows * weight).sum() / weight.sum()))
+    if evidence and len(told) > 1 and size >= MANY:
+        evidence /= _spread(weight, change, float(((better + worse) / rows * weight).sum() / weight.sum()))
     return Paired(
         len(told), int(rows.sum()), int(better.sum()), int(worse.sum()), float(change @ weight / weight.sum()), low,
         float(deep @ weight / weight.sum()), evidence, by_devices, told[int(change.argmin())].device,
@@ -162,11 +162,15 @@ def _at_most(better: float, worse: float) -> float:
 
 
 def _spread(weight: F64, change: F64, discordance: float) -> float:
-    """Return how many times more devices differ than rows alone let them; at least 1. It takes as much from the evidence's logarithm."""
+    """Return how many times more devices differ than rows alone let them; at least 1. The evidence's logarithm is divided by it.
+
+    Of five devices and more the best and the worst count as those next to them: one that lies says nothing of how devices differ.
+    """
     if discordance <= 0:
         return 1.0
+    change = _no_best(_no_worst(change)) if len(change) >= MANY else change
     mean = float(change @ weight / weight.sum())
-    return max(1.0, float(weight @ (change - mean) ** 2) / discordance / (len(weight) - 1))
+    return max(1.0, float(weight @ (change - mean) ** 2) / discordance / (len(change) - 1))
 
 
 def _no_best(change: F64) -> F64:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgecloud.audit import tampering
 from edgecloud.registry import TrustRow
 from edgecloud.rollouts.directing import FIGURE, RolloutDirector
 from edgecommon.systemd import Systemd
@@ -20,6 +21,7 @@ from modelwire.wire.keys import KeyKind, write_key
 from modelwire.wire.records import encode
 from modelwire.wire.signing import PrivateKey, Signer
 from tests.edgecloud import rollouts as words
+from tests.edgecloud.centre import sign
 from tests.edgecloud.desk import Desk
 from tests.keys import COMMAND, DIRECTOR, FLEET_ID, ROOT, trust
 from tests.notified import NotifySocket
@@ -150,3 +152,14 @@ def test_the_command_says_what_it_did_and_refuses_wrong_keys(rolling: Rolling, d
         assert desk.error("director", "--once", *db)["error"] in ("WrongKeyKind", "BadArgument")
     assert desk.error("director", "--every", "soon", *db)["error"] == "Usage"
     rolling.killed()
+
+
+def test_what_a_director_seals_proves_itself_in_the_log(rolling: Rolling) -> None:
+    rolling.plan(phases=BY_STEPS)
+    rolling.settle()
+    rolling.serve()
+    rolling.decide(RolloutVerb.ROLL_BACK)
+    rolling.settle()
+    sign(rolling.store)
+    found = [line for line in tampering.look(rolling.store) if "desired" in line or "decision" in line or "plan" in line]
+    assert found == [] and rolling.store.database.number("SELECT count(*) FROM desired") > 4

@@ -47,10 +47,11 @@ def test_one_that_loses_eight_points_is_nearly_always_halted() -> None:
     assert found[Ruling.HALT] >= 295 and found[Ruling.PASS] == 0
 
 
-def test_devices_that_differ_by_three_points_halt_no_equal_variant_on_the_strength_of_rows_alone() -> None:
-    rng = np.random.default_rng(3)
-    found = counted(phase(rng, 0.0, devices=8, spread=0.03) for _ in range(500))
-    assert found[Ruling.HALT] <= 10
+def test_devices_that_differ_weaken_what_rows_alone_would_prove(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = counted(phase(np.random.default_rng([3, n]), 0.0, devices=10, spread=0.04) for n in range(400))
+    monkeypatch.setattr(pairing, "_spread", lambda *_: 1.0)
+    by_rows = counted(phase(np.random.default_rng([3, n]), 0.0, devices=10, spread=0.04) for n in range(400))
+    assert found[Ruling.HALT] < by_rows[Ruling.HALT] <= 30
 
 
 @pytest.mark.parametrize("size", [5, 10])
@@ -69,6 +70,17 @@ def test_a_device_that_says_all_is_well_hides_no_fall_that_the_others_see() -> N
     rng = np.random.default_rng(12)
     liar = DeviceScore("liar", 400, 400, 0)
     assert counted([*phase(rng, 0.10, devices=10)[1:], liar] for _ in range(100))[Ruling.HALT] >= 90
+
+
+def test_one_device_that_says_all_is_lost_puts_no_small_fall_beyond_the_margin() -> None:
+    small = [DeviceScore(f"d{i}", 4000, 80, 120) for i in range(9)]  # surely one point, which the plan lets it lose
+    assert gates.quality([*small, DeviceScore("liar", 4000, 0, 4000)], 10, GATES, ended=False).ruling is Ruling.WAIT
+    assert gates.quality(small, 9, RolloutGates(margin=50), ended=False).ruling is Ruling.HALT
+
+
+def test_one_device_that_says_all_is_well_does_not_keep_an_equal_variant_from_passing() -> None:
+    equal = [DeviceScore(f"d{i}", 2000, 20, 20) for i in range(9)]
+    assert gates.quality([*equal, DeviceScore("liar", 2000, 2000, 0)], 10, GATES, ended=True).ruling is Ruling.PASS
 
 
 def test_a_phase_of_five_is_passed_by_no_less_than_three_devices() -> None:
@@ -144,6 +156,7 @@ def test_losses_are_judged_by_devices_relative_to_the_loss_before() -> None:
     assert equal[Ruling.HALT] == 0 and equal[Ruling.PASS] > 250
     assert worse[Ruling.HALT] > 250 and worse[Ruling.PASS] == 0
     liar = DeviceScore("liar", 100, accuracy=False, before=1.0, after=1e30)
+    assert counted([liar, *losses(rng, 0.10, 10)[1:]] for _ in range(20))[Ruling.HALT] == 20, "nor hides it what the others see"
     assert counted([*losses(rng, 0.0, 10)[1:], liar] for _ in range(100))[Ruling.HALT] == 0
 
 
