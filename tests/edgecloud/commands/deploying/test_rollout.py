@@ -175,6 +175,19 @@ def test_show_counts_by_phase_state_and_error_and_names_who_failed_and_why(plann
     assert desk.json("rollout", "show", row.rollout.hex()[:8])["rollout"] == "spring"
 
 
+def test_what_devices_say_draws_on_no_terminal(planned: tuple[Desk, SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, store = planned
+    offer(store, row_of(store), ["pi-01"])
+    report(store, row_of(store), "pi-01", State.REFUSED, reason="no\x1b[2J\nroom", code="x\x9b")
+    damage(store, "UPDATE rollout SET reason = ?", "why\x1b]0;title")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = desk.ok("rollout", "show", "spring") + desk.ok("rollouts")
+    assert "\\x1b[2J" in text and not {"\x1b", "\x9b"} & set(text)
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_devices_that_went_back_are_told_apart(planned: tuple[Desk, SqliteStore]) -> None:
     desk, store = planned
     row = row_of(store)
