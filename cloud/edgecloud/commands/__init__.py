@@ -21,6 +21,7 @@ NAMES = {  # and their folders, in the order in which they are listed
     "thin": "registry", "stats": "registry", "whatif": "registry", "version": "registry",
     "bases": "fleet", "devices": "fleet", "claim": "fleet", "snapshot": "fleet", "leaves": "fleet", "annotate": "fleet",
     "purge-rows": "fleet", "erase": "fleet", "limits": "fleet", "quarantine": "fleet",
+    "rollback": "fleet",
     "log": "models", "show": "models", "why": "models", "diff": "models", "card": "models", "materialise": "models", "replay": "models",
     "forget": "models", "export": "models", "prove": "models", "evidence": "models",
     "nearest": "comparing", "identify": "comparing", "cluster": "comparing", "drift": "comparing",

@@ -1,11 +1,11 @@
-"""The last model of a device that lost its state: which one it is, and the update that leads a fresh board back to it, bit for bit."""
+"""The way back to a model that a device had, bit for bit: to its last one, for a board that lost its state, or to any of its versions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgecloud.registry import Epoch, HeadRow, LineageRow, Store, VersionRow
+from edgecloud.registry import Epoch, HeadRow, LineageRow, Status, Store, VersionRow
 from modelwire.errors import BadArgument, BadSignature
 from modelwire.lattice.between import difference
 from modelwire.lattice.replay import kind_of
@@ -13,7 +13,7 @@ from modelwire.update import container
 from modelwire.update.container import Container
 from modelwire.update.header import Header
 from modelwire.update.proof import HeaderProof
-from modelwire.update.sections import Kind
+from modelwire.update.sections import Kind, Sections
 
 from . import materialise, squashed
 from .unlearning import LIMIT
@@ -23,11 +23,21 @@ RECORD_HOLDS = LIMIT.container  # bytes of an update that a command itself carri
 
 @dataclass(frozen=True, slots=True)
 class WayBack:
-    """What a board in its new epoch has to take over."""
+    """What a board has to take over."""
 
-    last: VersionRow
-    parent: bytes  # commit of the base, which is the head of the new epoch
+    last: VersionRow  # the version that it comes to
+    parent: bytes  # commit of its head; of the base, where a new epoch has none yet
     update: bytes  # a container up to and with its commit
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """The update that leads from the head of a model to a version that it had."""
+
+    head: HeadRow
+    root: bytes  # of the version
+    update: bytes  # a container up to and with its commit; empty: the head is that model already, bit for bit
     kind: Kind
 
 
@@ -75,6 +85,51 @@ def way_back(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow, key
         epoch.base if kind is Kind.SNAPSHOT else b"", {"note": f"@{last.version} of epoch {last.epoch}"},
     )  # fmt: skip
     return WayBack(last, epoch.base, container.unsigned(header, sections, after.manifest.schema), kind)
+
+
+def rollback(store: Store, lineage: LineageRow, epoch: Epoch, head: HeadRow, target: VersionRow | None, keys: Sequence[bytes]) -> Rollback:
+    """Return the update that leads from the head to a version of the same model, of whichever epoch: the smaller of delta and snapshot.
+
+    target: the version; None: the base that the epoch began with. keys: that speak, or spoke, for the device. Raises BadArgument for a
+    version on another base or one that is not proven yet, NotServed for a refused one, Thinned for one that is gone, BadSignature for one
+    that none of the keys signed, and as `rebuild`.
+    """
+    at = store.versions.by_id(head.version_id) if head.version_id is not None else None
+    base, wanted = at.base if at is not None else epoch.base, target.base if target is not None else epoch.base
+    name = f"{lineage}@{target.version if target is not None else 'base'}"
+    if wanted != base:
+        of, now = (known.name if (known := store.bases.get(commit)) else commit.hex()[:16] for commit in (wanted, base))
+        raise BadArgument(
+            reason=f"{name} is on the base {of!r}, and the board is on {now!r}: an update leads to no other base",
+            fix=f"deploy the base {of!r} to it first: a board takes another base only by a rollout",
+        )
+    bases = materialise.LoadedBases(store)
+    for version in (target, at):
+        if version is not None:
+            materialise.require_served(lineage, version)
+            _require_signed(squashed.proof_of(store, lineage, version) or materialise.open_container(store, lineage, version), keys, store)
+    if target is not None and target.status is Status.STORED:
+        raise BadArgument(reason=f"{name} is not proven yet", fix="wait until it is: edgecloud log lists it as verified then")
+    after = materialise.rebuild(store, target, bases) if target is not None else bases[base].state()
+    if (at.root if at is not None else bases[base].manifest.root) == after.root:
+        return Rollback(head, after.root, b"", kind_of(after))
+    before, schema = materialise.rebuild(store, at, bases) if at is not None else bases[base].state(), after.manifest.schema
+    number = head.version + 1  # it means nothing: the board gives its own
+
+    def sealed(kind: Kind, sections: Sections) -> bytes:
+        header = Header(
+            kind, lineage.device, lineage.model, epoch.epoch, number, head.commit, schema.id, after.root, after.fingerprint,
+            base if kind is Kind.SNAPSHOT else b"", {"note": f"back to {name.partition('@')[2]}"},
+        )  # fmt: skip
+        return container.unsigned(header, sections, schema)
+
+    whole = sealed(Kind.SNAPSHOT, after.snapshot())
+    if before.exponents != after.exponents:  # only a snapshot changes units
+        return Rollback(head, after.root, whole, Kind.SNAPSHOT)
+    step = sealed(kind_of(after), difference(before, after))
+    if len(step) <= RECORD_HOLDS or len(step) < len(whole):  # what goes into a command costs no transfer
+        return Rollback(head, after.root, step, kind_of(after))
+    return Rollback(head, after.root, whole, Kind.SNAPSHOT)
 
 
 def _require_signed(sent: Container | HeaderProof, keys: Sequence[bytes], store: Store) -> None:
