@@ -179,7 +179,7 @@ def test_what_devices_say_draws_on_no_terminal(planned: tuple[Desk, SqliteStore]
     desk, store = planned
     offer(store, row_of(store), ["pi-01"])
     report(store, row_of(store), "pi-01", State.REFUSED, reason="no\x1b[2J\nroom", code="x\x9b")
-    damage(store, "UPDATE rollout SET reason = ?", "why\x1b]0;title")
+    damage(store, "UPDATE rollout SET reason = ?", "why\x1b]0;title " + "and more of it " * 9)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
