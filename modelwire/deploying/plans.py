@@ -16,7 +16,7 @@ from modelwire.wire.signing import Role
 from .sealed import Reader, opened, seal
 from .terms import SOAK_MAX, URL_MAX, URLS_MAX, Learned
 
-PLAN_MAGIC, DECISION_MAGIC = b"\x89MWP", b"\x89MWQ"
+PLAN_MAGIC, DECISION_MAGIC = b"\x89MWO", b"\x89MWQ"  # MWP is that of a part
 PHASES_MAX, DEVICES_MAX, WHERE_MAX = 16, 1000, 16
 WHOLE = 10_000  # ten-thousandths: all
 ID_BYTES = 16

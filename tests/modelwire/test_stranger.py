@@ -14,7 +14,22 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.modelwire.stranger import cards, cbor, coder, ed25519, keys, limits, links, planes, proof, records, rows, topics, transfer
+from tests.modelwire.stranger import (
+    cards,
+    cbor,
+    coder,
+    ed25519,
+    keys,
+    limits,
+    links,
+    planes,
+    proof,
+    records,
+    rows,
+    statements,
+    topics,
+    transfer,
+)
 from tests.modelwire.stranger import ed25519_plain as plain
 from tests.modelwire.stranger.apply import rebuild
 from tests.modelwire.stranger.coder_write import encode as encode_stream
@@ -510,6 +525,35 @@ def test_certificates_of_the_vectors() -> None:
         assert taken == wanted["held" if "held" in wanted else "brought"], wanted["file"]
 
 
+def test_deployments() -> None:
+    """A variant, a plan and a decision under their keys; the terms of desireds and the figures of reports."""
+    numbers = {name: number for number, name in records.ROLES.items()}
+
+    def plain(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items()}
+        return value.hex() if isinstance(value, bytes) else [plain(one) for one in value] if isinstance(value, list) else value
+
+    for wanted in load("deployments/expected.json"):
+        data, role = (VECTORS / "deployments" / wanted["file"]).read_bytes(), numbers[wanted["role"]]
+        if "says" in wanted:
+            magic, says = statements.read_statement(data, [PUBLIC[role]], FLEET)
+            assert (magic.hex(), plain(says)) == (wanted["magic"], wanted["says"])
+            for other in [n for n in PUBLIC if PUBLIC[n] != PUBLIC[role]]:
+                with pytest.raises(BadSignature):
+                    statements.read_statement(data, [PUBLIC[other]], FLEET)
+            continue
+        record = records.read_record(data)
+        record.verify([PUBLIC[role]], FLEET)
+        if "terms" in wanted:
+            terms = statements.read_terms(record.more)
+            assert plain(terms) == wanted["terms"]
+            if terms["variant"]:
+                assert statements.read_statement(terms["variant"], [PUBLIC[6]], FLEET)[1]["commit"] == record.fields["variant"]
+        else:
+            assert plain(statements.read_figures(record.more)) == wanted["figures"]
+
+
 def test_overlap() -> None:
     """The second trust record replaces the receipt key; which welcome is good at which time."""
     line = keys.write_key("edge-fleet-pub", PUBLIC[6] + FLEET)
@@ -776,6 +820,7 @@ def test_every_vector_was_read() -> None:
         kinds = ("", "-update", "-transfer", *(f"-part-{n}" for n in range(taken["parts"])))
         read_files |= {f"takes/{taken['name']}{kind}.bin" for kind in kinds} | {"takes/expected.json"}
     read_files |= {f"agreement/{row['file']}" for row in load("agreement/expected.json")} | {"agreement/expected.json"}
+    read_files |= {f"deployments/{row['file']}" for row in load("deployments/expected.json")} | {"deployments/expected.json"}
     read_files |= {f"renewal/{row['file']}" for row in load("renewal/expected.json")} | {"renewal/expected.json"}
     verdicts = load("overlap/expected.json")["verdicts"]
     read_files |= {f"overlap/{name}" for row in verdicts for name in [row["record"], *row["trust"]]} | {"overlap/expected.json"}

@@ -11,6 +11,9 @@ import pytest
 
 from modelwire import storage
 from modelwire.cards.card import merge, parse_card
+from modelwire.deploying import plans, variants
+from modelwire.deploying import reports as deploying_reports
+from modelwire.deploying import terms as deploying_terms
 from modelwire.errors import ModelWireError
 from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.merkle import LEAF_BYTES, leaf
@@ -23,7 +26,7 @@ from modelwire.wire.routes import CARRIES
 from modelwire.wire.signing import Role
 from modelwire.wire.trust import Trusted
 from tests.keys import FLEET, FLEET_ID
-from tests.vectors import barn
+from tests.vectors import barn, make_deployments
 from tests.vectors.folder import stored
 from tests.vectors.make_cards import said
 
@@ -175,3 +178,17 @@ def test_what_a_golden_record_says_of_a_certificate_is_taken_and_written_so_toda
         assert records.encode(record, barn.KEYS[record.ROLES[0]], FLEET_ID) == data("renewal", case["file"])
         taken = renewal.held(read.more) if "held" in case else renewal.brought(read.more)
         assert taken.hex() == case.get("held", case.get("brought"))
+
+
+def test_golden_words_about_deployments_are_read_and_written_so_today() -> None:
+    said = make_deployments.said()
+    assert expected("deployments") == make_deployments.rows() and [r["file"] for r in make_deployments.rows()] == [f"{n}.bin" for n in said]
+    for name, sealed in said.items():
+        assert data("deployments", f"{name}.bin") == sealed
+    assert variants.read(said["variant"], barn.ROOT.public, FLEET_ID) == make_deployments.VARIANT
+    assert plans.read_plan(said["plan"], barn.COMMAND.public, FLEET_ID) == make_deployments.PLAN
+    assert plans.read_decision(said["decision"], barn.COMMAND.public, FLEET_ID) == make_deployments.DECISION
+    terms = [deploying_terms.read(records.parse(said[name]).record.more) for name in ("desired", "desired-back")]
+    assert [t is not None and (t.variant, t.back) for t in terms] == [(said["variant"], False), (b"", True)]
+    assert deploying_reports.figures_in(records.parse(said["report"]).record.more) == make_deployments.FIGURES
+    assert deploying_reports.figures_in(records.parse(said["report-plain"]).record.more) is None

@@ -24,7 +24,7 @@ from modelwire.wire.welcome import KEY, key_in
 from tests.keys import FLEET_ID
 from tests.modelwire import golden
 
-from . import barn
+from . import barn, make_deployments
 from .folder import WIRE_1, stored
 
 KEYS = """
@@ -80,6 +80,13 @@ RENEWAL = f"""\
 
 Each row of `expected.json` is a record `file`, the `role` that says it, and what a reader takes from it: `held` of a hello, `brought` of a
 welcome, in hexadecimal; empty where the key has another form.
+{KEYS}"""
+DEPLOYMENTS = f"""\
+# Golden words about deployments, wire 1
+
+`variant.bin`, `plan.bin` and `decision.bin` are statements; of each a row of `expected.json` has its `file`, the `role` whose key has
+sealed it, its `magic`, and the map that it `says`. `desired.bin`, `desired-back.bin`, `report.bin` and `report-plain.bin` are records; of
+these a row has the `terms` or the `figures` that are in their `more`, empty where they are not there. Bytes are hexadecimal.
 {KEYS}"""
 TOPICS = """\
 # Golden topics, wire 1
@@ -253,6 +260,14 @@ def certificates() -> None:
     _write(folder, rows)
 
 
+def deployments() -> None:
+    """Write a variant's statement, a plan, a decision, and what goes to a device and comes back."""
+    folder = _folder("deployments", DEPLOYMENTS)
+    for name, data in make_deployments.said().items():
+        (folder / f"{name}.bin").write_bytes(data)
+    _write(folder, make_deployments.rows())
+
+
 def good_topics() -> None:
     """Write a topic of each leaf, and what comes there."""
     folder, rows = _folder("topics", TOPICS), []
@@ -273,5 +288,5 @@ def good_topics() -> None:
 
 def main() -> None:
     """Write the folders."""
-    for make in (adopts, takes, leaf, unknown_kinds, overlap, good_topics, agreement, certificates):
+    for make in (adopts, takes, leaf, unknown_kinds, overlap, good_topics, agreement, certificates, deployments):
         make()
