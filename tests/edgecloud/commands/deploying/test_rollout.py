@@ -119,6 +119,7 @@ def test_what_somebody_has_can_be_halted_or_taken_back_and_not_aborted(planned: 
 
 def test_another_person_approves_with_a_key_of_their_own_and_it_starts_no_earlier(planned: tuple[Desk, SqliteStore]) -> None:
     desk, store = planned
+    assert "asks for nobody's approval" in str(desk.error("rollout", "approve", "spring")["message"])
     anna = desk.folder / "command.key"
     berta = desk.folder / "berta.key"
     berta.touch(mode=0o600)
