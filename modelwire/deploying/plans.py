@@ -50,7 +50,7 @@ class RolloutPlan:
 
     fleet: str
     model: str
-    rollout: bytes  # 16 random bytes
+    rollout: bytes  # id, 16 bytes that no other plan has
     name: str  # for people
     variant: bytes  # commit of the variant to bring
     devices: tuple[str, ...]  # whom it is for, by name; empty: by cohort or `where`

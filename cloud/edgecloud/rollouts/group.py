@@ -47,6 +47,7 @@ class RolloutGroup:
 
     lineages: tuple[LineageRow, ...]  # by name
     left_out: tuple[LeftOut, ...]  # likewise
+    seen: Mapping[str, int | None]  # when each was heard of last, in Unix seconds
 
     @property
     def names(self) -> list[str]:
@@ -69,7 +70,7 @@ def gather(
         raise UnknownVersion(name=f"{missing[0]}/{variant.model}", fix=fix)
     asked = [standings[name] for name in sorted(set(audience.devices))] if audience.devices else [standings[n] for n in sorted(standings)]
     look = _Look(store, variant, learned)
-    inside, left = list[LineageRow](), list[LeftOut]()
+    inside, left = list[LineageStanding](), list[LeftOut]()
     for done, one in enumerate(asked):
         progress(done, len(asked))
         facts = facts_of(store, one.lineage) if audience.where or variant.ram else {}
@@ -77,10 +78,10 @@ def gather(
             continue  # not left out: nobody asked for it
         why = look.why_not(one, facts)
         if why is None:
-            inside.append(one.lineage)
+            inside.append(one)
         else:
             left.append(LeftOut(one.lineage.device, *why))
-    return RolloutGroup(tuple(inside), tuple(left))
+    return RolloutGroup(tuple(one.lineage for one in inside), tuple(left), {one.lineage.device: one.seen_at for one in inside})
 
 
 def facts_of(store: SqliteStore, lineage: LineageRow) -> dict[str, str]:

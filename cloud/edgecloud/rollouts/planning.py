@@ -131,6 +131,10 @@ def _warnings(plan: RolloutPlan, group: RolloutGroup, phases: Sequence[PhaseOutl
     out, gates = list[str](), plan.gates
     if phases[-1].total < len(group.lineages):
         out.append(f"{len(group.lineages) - phases[-1].total} of {len(group.lineages)} devices never get it: the last phase is not all")
+    away = [name for name in phases[0].devices if (group.seen.get(name) or 0) < plan.at - DAY]
+    if away:
+        then = f"paused after {duration(gates.patience)} without news" if gates.patience else "waits for them; --patience bounds that"
+        out.append(f"{len(away)} of {told.devices} devices of the first phase were not heard of for a day ({named(away)}): it {then}")
     if len(phases) == 1:
         out.append("one phase: all of them have it before anything is judged")
     elif told.devices < gates.error_least:

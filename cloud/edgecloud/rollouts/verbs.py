@@ -118,6 +118,8 @@ def wanted(
             fix=_INSTEAD.get(state, _ELSE).format(name=row.name),
         )
     if verb is RolloutVerb.APPROVE:
+        if not plan.plan.approvals:
+            raise BadArgument(reason=f"{row.name} asks for nobody's approval", fix=f"edgecloud rollout start {row.name}")
         if key == plan.key:
             raise BadArgument(
                 reason=f"this key sealed the plan of {row.name}: who made it can't approve it",

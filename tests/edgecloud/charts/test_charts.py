@@ -21,6 +21,9 @@ CHARTS: dict[str, Callable[[Path], None]] = {
     "heat": lambda path: drawing.heat(path, VALUES, HOSTILE, HOSTILE, title=HOSTILE[0], unit=HOSTILE[1]),
     "scatter": lambda path: drawing.scatter(path, RNG_PLACES, HOSTILE, HOSTILE, title=HOSTILE[2], note=HOSTILE[0]),
     "bars": lambda path: drawing.bars(path, [drawing.Panel(HOSTILE[0], HOSTILE, {HOSTILE[1]: [1.0] * 5})], title=HOSTILE[2], unit="share"),
+    "stacked": lambda path: drawing.stacked(
+        path, HOSTILE, {h: range(5) for h in HOSTILE[:3]}, {HOSTILE[0]: "tab:red"}, title=HOSTILE[0], note=HOSTILE[1], unit="u"
+    ),
     "levels": lambda path: drawing.levels(path, HOSTILE, {h: range(5) for h in HOSTILE[:2]}, title=HOSTILE[0], unit="u", mark=1.0),
 }
 RNG_PLACES = RNG.standard_normal((5, 2))
@@ -45,6 +48,7 @@ def test_what_cannot_be_drawn_is_refused_by_name_before_anything_is_written(tmp_
     empty: tuple[Callable[[Path], None], ...] = (
         lambda p: drawing.heat(p, np.zeros((0, 0)), [], [], title="", unit=""), lambda p: drawing.bars(p, [], title="", unit=""),
         lambda p: drawing.scatter(p, np.zeros((0, 2)), [], [], title=""), lambda p: drawing.levels(p, [], {}, title="", unit=""),
+        lambda p: drawing.stacked(p, ["phase 1"], {"waiting": [0]}, {}, title="", note="", unit=""),
     )  # fmt: skip
     for nothing in empty:
         with pytest.raises(BadArgument, match="nothing to draw"):

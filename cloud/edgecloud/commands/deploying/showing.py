@@ -134,12 +134,13 @@ def _head(said: Document, plan: SealedPlan | None, decisions: Sequence[SealedDec
         whom = p.cohort or " and ".join(f"{key}={value}" for key, value in p.where) or (f"{len(p.devices)} by name" if p.devices else "all")
     approvals = f"{len(statements.approvers(plan, decisions))} of {plan.plan.approvals}" if plan is not None and plan.plan.approvals else ""
     made = f"by {plan.plan.made_by}, {when(plan.plan.at)}" if plan is not None else "the plan went with a device that was erased"
-    return facts([
+    head = facts([
         ("rollout", f"{said['rollout']} of {said['model']}, id {said['id'].hex()[:SHORT]}"),
         ("variant", f"{said['variant']}, {said['commit'].hex()[:16]}"),
-        ("for", whom), ("made", made), ("approvals", approvals), ("state", said["state"]), ("reason", said["reason"]),
+        ("for", whom), ("made", made), ("approvals", approvals), ("state", said["state"]),
         ("changed", ago(said["changed_at"], now())), ("director", director),
     ])  # fmt: skip
+    return f"{head}\n{sentences([said['reason']])}" if said["reason"] else head
 
 
 def _phases_text(tallies: Sequence[RolloutTally], plan: SealedPlan | None, row: RolloutRow) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from edgecloud.commands import answer
+from edgecloud.commands.deploying import deploy
 from edgecloud.registry import open_registry
 from edgecloud.registry.rollout_rows import FrozenRow
 from edgecloud.rollouts import choosing, statements
@@ -197,6 +199,16 @@ def test_what_the_gate_can_tell_is_said_and_warned_of(desk: Desk) -> None:
     assert wider["power"]["passes"] > 0.5 and not any("never show" in one for one in wider["warnings"])  # type: ignore[index, attr-defined]
     text = desk.ok("deploy", "tall", "--all", "--phase", "2", "--phase", "all", "--plan", "--margin", "100%")
     assert "Quality is not judged" in text
+
+
+def test_canaries_that_are_away_are_told_of_before(ready: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("deploy", "tall", "--all", "--phase", "2", "--phase", "all", "--plan")
+    assert not any("not heard of" in one for one in ready.json(*words)["warnings"])  # type: ignore[attr-defined]
+    at = answer.now() + 2 * 86_400
+    monkeypatch.setattr(deploy, "now", lambda: at)
+    for more, then in (((), "waits for them"), (("--patience", "12h"), "paused after 12 h")):
+        said = next(one for one in ready.json(*words, *more)["warnings"] if "not heard of" in one)  # type: ignore[attr-defined]
+        assert said.startswith("2 of 2 devices of the first phase") and then in said
 
 
 def test_on_a_terminal_every_line_fits_80_columns(ready: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

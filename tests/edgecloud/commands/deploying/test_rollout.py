@@ -119,6 +119,7 @@ def test_what_somebody_has_can_be_halted_or_taken_back_and_not_aborted(planned: 
 
 def test_another_person_approves_with_a_key_of_their_own_and_it_starts_no_earlier(planned: tuple[Desk, SqliteStore]) -> None:
     desk, store = planned
+    assert "asks for nobody's approval" in str(desk.error("rollout", "approve", "spring")["message"])
     anna = desk.folder / "command.key"
     berta = desk.folder / "berta.key"
     berta.touch(mode=0o600)
@@ -173,6 +174,19 @@ def test_show_counts_by_phase_state_and_error_and_names_who_failed_and_why(plann
     assert len(desk.json("rollout", "show", "spring", "-n", "1")["troubled"]) == 1  # type: ignore[arg-type]
     assert desk.json("rollouts")["rollouts"][0]["served"] == 1  # type: ignore[index]
     assert desk.json("rollout", "show", row.rollout.hex()[:8])["rollout"] == "spring"
+
+
+def test_what_devices_say_draws_on_no_terminal(planned: tuple[Desk, SqliteStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, store = planned
+    offer(store, row_of(store), ["pi-01"])
+    report(store, row_of(store), "pi-01", State.REFUSED, reason="no\x1b[2J\nroom", code="x\x9b")
+    damage(store, "UPDATE rollout SET reason = ?", "why\x1b]0;title " + "and more of it " * 9)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = desk.ok("rollout", "show", "spring") + desk.ok("rollouts")
+    assert "\\x1b[2J" in text and not {"\x1b", "\x9b"} & set(text)
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_devices_that_went_back_are_told_apart(planned: tuple[Desk, SqliteStore]) -> None:
