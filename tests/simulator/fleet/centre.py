@@ -64,8 +64,6 @@ class FleetCentre(SimulatedCentre):
         """Let the director look at what was reported, and tell devices what it has sealed."""
         assert self.store is not None
         now = self.time.seconds()
-        if not director.offered:
-            director.begin(self.store, now)
         director.step(self.store, now)
         while told := list(self._ingest.due(now, self.time.now, float("inf"))):  # a service does so each second
             for replies in told:

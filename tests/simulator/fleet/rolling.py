@@ -2,7 +2,7 @@
 
 The statements are real, `modelwire.deploying`: a variant sealed by the root key, a plan by the command key, and each `desired` by the
 director key. They lie in the registry, and the real ingest tells them to devices and keeps what these report. Only who decides is scripted:
-`RollingDirector` stands where `edgecloud director` does, and whatever has its `begin`, `step`, `over` and `curve` may take its place.
+`RollingDirector` stands where `edgecloud director` does, and whatever has its `step`, `over` and `curve` may take its place.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from .script import FleetScript
 if TYPE_CHECKING:
     from .device import FleetDevice
 
-STEP = 900.0  # seconds between two looks of the director
+STEP = 300.0  # seconds between two looks of the director
+SPREAD = 60  # minutes in which the whole fleet may be offered it, by the plan's rate
 BEGINS = 0.25  # of the run, before the rollout begins
 LEAST, CANARIES = 5, 0.01  # devices of the first phase, or this share of a large fleet
 SHARES = (CANARIES, 0.1, 0.5, 1.0)
@@ -42,8 +43,8 @@ def plan_of(script: FleetScript, names: Sequence[str], variant: Base) -> plans.R
     counts = [max(min(LEAST, len(names)), round(share * len(names))) for share in SHARES]
     plan = plans.RolloutPlan(
         FLEET, "digits", hashlib.sha256(f"rollout {script.seed}".encode()).digest()[:16], "digits-2", variant.manifest.commit,
-        (), "", (), True, tuple(plans.RolloutPhase(count=count) for count in counts), plans.RolloutGates(), script.soak, 0, 0, (0, 0),
-        terms.Learned.AUTO, False, (), int(30 * DAY), 0, "operator", 1,
+        (), "", (), True, tuple(plans.RolloutPhase(count=count) for count in counts), plans.RolloutGates(), script.soak,
+        max(LEAST, -(-len(names) // SPREAD)), 0, (0, 0), terms.Learned.AUTO, False, (), int(30 * DAY), 0, "operator", 1,
     )  # fmt: skip
     return plans.read_plan(plans.seal_plan(plan, COMMAND, FLEET_ID), COMMAND.public, FLEET_ID)
 
@@ -67,14 +68,20 @@ class RollingDirector:
         self._names = list(names)
         self._statement = variant_statement(variant, base)
         self._size = len(variant.file)
-        self._id = 0  # of the rollout's row
+        self._id = 0  # of the rollout's row; 0: it has not begun
         self.phase, self.halted = 0, False
-        self.offered = self.confirmed = self.ended = 0  # devices
+        self.waiting = self.offered = self.confirmed = self.ended = 0  # devices
         self.curve: list[tuple[int, int, int]] = []  # Unix seconds, devices that were offered it, and that have confirmed it
         self.codes: Counter[str] = Counter()  # devices on which it failed, by code
 
+    @property
+    def over(self) -> bool:
+        """Whether all who were offered it have come to an end, and nobody else is."""
+        through = self.halted or (self.phase == len(self.plan.phases) - 1 and not self.waiting)
+        return self.offered > 0 and self.ended == self.offered and through
+
     def begin(self, store: SqliteStore, now: int) -> None:
-        """Keep what the operator has sealed, and offer the variant to the first devices."""
+        """Keep what the operator has sealed, and take the first devices in."""
         plan, rollouts = self.plan, store.rollouts
         begun = plans.RolloutDecision(plan.fleet, plan.rollout, 1, plans.RolloutVerb.START, plan.made_by, "", now)
         with store.transaction():
@@ -82,15 +89,12 @@ class RollingDirector:
             self._id = rollouts.add(plans.seal_plan(plan, COMMAND, FLEET_ID), plan, now).id
             rollouts.decide(self._id, 1, plans.seal_decision(begun, COMMAND, FLEET_ID), now)
             rollouts.move(self._id, state=RUNNING, phase=0, now=now)
-            self._offer(store, now)
-
-    @property
-    def over(self) -> bool:
-        """Whether all who were offered it have come to an end, and nobody else is."""
-        return self.offered > 0 and self.ended == self.offered and (self.halted or self.phase == len(self.plan.phases) - 1)
+            self._take_in(store, now)
 
     def step(self, store: SqliteStore, now: int) -> None:
-        """Look at what was reported, and go on to the next phase or halt."""
+        """Look at what was reported; halt, go on to the next phase, and offer the variant to as many as the plan's rate allows."""
+        if not self._id:
+            self.begin(store, now)
         counts, gates = self._look(store, now), self.plan.gates
         failed, last = sum(counts[s] for s in FAILED), self.phase == len(self.plan.phases) - 1
         tried = failed + counts[State.CONFIRMED] + counts[State.SOAKING]
@@ -99,37 +103,44 @@ class RollingDirector:
         if failed >= gates.error_least and failed * plans.WHOLE > gates.error * tried:
             self.halted = True
             store.rollouts.move(self._id, state=HALTED, reason=f"{failed} of {tried} failed", now=now)
-        elif not last and counts[State.CONFIRMED] * plans.WHOLE >= gates.success * self.offered:
-            self.phase += 1
-            with store.transaction():
+            return
+        with store.transaction():
+            if not last and not self.waiting and counts[State.CONFIRMED] * plans.WHOLE >= gates.success * self.offered:
+                self.phase += 1
                 store.rollouts.move(self._id, phase=self.phase, now=now)
-                self._offer(store, now)
+                self._take_in(store, now)
+            self._offer(store, now)
 
     def _look(self, store: SqliteStore, now: int) -> Counter[State]:
         counts: Counter[State] = Counter()
         self.codes.clear()
+        self.waiting = 0
         for tally in store.rollouts.tallies(self._id):
-            if tally.state != WAITING:
-                counts[State(tally.state)] += tally.devices
-                if tally.code:
-                    self.codes[tally.code] += tally.devices
+            if tally.state == WAITING:
+                self.waiting += tally.devices
+                continue
+            counts[State(tally.state)] += tally.devices
+            if tally.code:
+                self.codes[tally.code] += tally.devices
         self.offered, self.confirmed, self.ended = sum(counts.values()), counts[State.CONFIRMED], sum(counts[s] for s in FINAL)
-        self.curve.append((now, self.offered, self.confirmed))
+        if not self.curve or self.curve[-1][1:] != (self.offered, self.confirmed):
+            self.curve.append((now, self.offered, self.confirmed))
         return counts
 
+    def _take_in(self, store: SqliteStore, now: int) -> None:
+        found = (store.lineages.get(name, self.plan.model) for name in self._names[: self.plan.phases[self.phase].count])
+        self.waiting += store.rollouts.assign(self._id, [lineage.id for lineage in found if lineage is not None], self.phase, now)
+
     def _offer(self, store: SqliteStore, now: int) -> None:
-        """Seal for each model of this phase what it is to run; the ingest tells it."""
+        """Seal for some models what they are to run; the ingest tells it."""
         plan, said = self.plan, terms.DeployTerms(self.plan.rollout, self._statement, soak=self.plan.soak)
-        found = (store.lineages.get(name, plan.model) for name in self._names[: plan.phases[self.phase].count])
-        known = [lineage for lineage in found if lineage is not None]
-        store.rollouts.assign(self._id, [lineage.id for lineage in known], self.phase, now)
-        for lineage in store.rollouts.waiting(self._id, len(known), self.phase):
+        for one in store.rollouts.waiting(self._id, round(plan.rate * STEP / 60), self.phase):
             desired = Desired(
-                plan.fleet, lineage.device, plan.model, now, 1, now + plan.expiry, plan.variant, self._size, self.phase, more=said.as_map()
+                plan.fleet, one.device, plan.model, now, 1, now + plan.expiry, plan.variant, self._size, self.phase, more=said.as_map()
             )
             record = encode(desired, DIRECTOR, FLEET_ID)
-            store.rollouts.put_desired(DesiredRow(lineage.lineage, 1, self._id, plan.variant, record, desired.expiry, now))
-            self.offered += 1
+            store.rollouts.put_desired(DesiredRow(one.lineage, 1, self._id, plan.variant, record, desired.expiry, now))
+            self.waiting, self.offered = self.waiting - 1, self.offered + 1
 
 
 class DeviceRollout:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 
 from edgecloud.registry import open_registry
@@ -113,6 +115,28 @@ def test_a_variant_is_fetched_once_however_often_the_link_is_gone_meanwhile(
     size = len(fleet.bases[1].file)
     assert any(0 < left < size for left in cuts), "it was gone in the middle of it, or this shows nothing"
     assert report.down["variant"] == 3 * size
+
+
+def test_a_board_whose_card_was_copied_is_told_by_the_centre_and_by_the_audit(tmp_path: Path) -> None:
+    fleet = SimulatedFleet(FleetScript(devices=2, days=3, rollout=False), tmp_path)
+    board = fleet.devices[0]
+
+    def copied() -> None:
+        twin = copy(board.device)
+        twin.made, twin.waiting, twin.kinds, twin.rng = {}, {}, {}, np.random.default_rng(9)
+        with twin.awake():
+            twin.round(0.003)
+            sent = twin.conclude(Kind.DELTA)
+        fleet.broker.inject(*twin.update(sent))
+
+    fleet.time.after(1.01 * DAY, copied)  # each has made its first round, and none the second
+    report = fleet.run()
+    name = f"{board.name}/digits@2"
+    assert report.wrong == [f"{name}: the centre holds what its board never made", f"given up by its board: {name}"]
+    assert not report.unsettled and report.exact == 6, "it goes on with a snapshot, and nothing else is another"
+    store = open_registry(fleet.centre.path, readonly=True)
+    assert [(alarm.device, alarm.kind) for alarm in store.losses.alarms()] == [(board.name, "fork")]
+    store.close()
 
 
 def test_a_link_that_never_comes_is_told_and_ends(tmp_path: Path) -> None:
