@@ -230,7 +230,7 @@ class SimulatedFleet:
                 self._audit(store)
             finally:
                 out, _ = said.communicate()
-            report.recovery = recovered(store, Random(f"recovery {self.script.seed}"))  # alone on the machine, as far as it is ours
+            report.recovery = recovered(store, Random(f"recovery {self.script.seed}"))
             started = time.process_time()
             Ingest(store, secret=bytes(32)).catch_up()
             report.start_s = time.process_time() - started

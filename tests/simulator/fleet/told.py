@@ -108,7 +108,7 @@ def _table(said: Figures) -> Iterator[str]:
         ("peak memory", f"{said['peak_mib']:,.0f} MiB"),
     ]  # fmt: skip
     if back:
-        rows.insert(3, ("recovery of one version", f"p50 {back['p50_ms']:.2f} ms and {back['p50_bytes']:,} bytes read, "
+        rows.insert(3, ("recovery of one version (processor)", f"p50 {back['p50_ms']:.2f} ms and {back['p50_bytes']:,} bytes read, "
                                                    f"p95 {back['p95_ms']:.2f} ms and {back['p95_bytes']:,}"))  # fmt: skip
     yield from (f"  {name:38}{value}" for name, value in rows)
 
