@@ -71,7 +71,7 @@ def opened(folder: Path, task: FetchTask, source: Callable[[], Scripted] = lambd
 
 
 @given(
-    st.lists(WORDS, max_size=60), st.integers(1, 3), st.integers(1, 6), st.sampled_from([0, 3 * WANTED.size]),
+    st.lists(WORDS, max_size=60), st.integers(1, 3), st.integers(1, 6), st.sampled_from([0, 3 * WANTED.size, WANTED.size + 20_000, 100]),
     st.sets(st.integers(0, 80)),
 )  # fmt: skip
 @settings(max_examples=150, deadline=None)
@@ -104,6 +104,21 @@ def test_any_script_of_answers_and_restarts_comes_to_an_end(
         d.cancel()
         again = opened(Path(name), task, lambda: pytest.fail("it is settled"))
         assert d.failure is None or (again.failure is not None and again.failure.code == d.failure.code), "and stays so"
+
+
+def test_nothing_is_asked_for_that_the_budget_can_not_bring_to_its_end(tmp_path: Path) -> None:
+    asked: list[RangeAsk] = []
+    d = opened(tmp_path / "a", WANTED.task("http://s/m.tflite", most=WANTED.size - 1), lambda: Scripted([], asked))
+    while not d.settled:
+        d.tick(0)
+    assert d.failure is not None and d.failure.code == Code.BUDGET and not asked
+    script = ["good"] + ["dear", "good"] * 9
+    now, d = 0.0, opened(tmp_path / "b", WANTED.task("http://s/m.tflite", tries=9, most=2 * WANTED.size), lambda: Scripted(script, asked))
+    while not d.settled:
+        now = max(now, d.due)
+        d.tick(now)
+    assert d.failure is not None and d.failure.code == Code.BUDGET
+    assert 2 * WANTED.size - 2 * WORST < d.progress.spent <= d.progress.allowed + WORST and d.progress.failed < 9
 
 
 def test_an_answer_that_the_disk_does_not_take_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
