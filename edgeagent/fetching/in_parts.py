@@ -15,7 +15,7 @@ from modelwire.wire.parts import BASES_AT_ONCE, Part
 from modelwire.wire.records import Transfer
 
 from .incoming import Incoming
-from .over_http import NEXT_LOOK, CountsMonth
+from .over_http import NEXT_LOOK, OFFLINE, CountsMonth
 from .tasks import FetchFailure, FetchTask
 
 AROUND = 512  # bytes of a part's message beside what it carries
@@ -30,7 +30,7 @@ class InParts:
         self._incoming, self._task, self._ask, self._backoff, self._month = incoming, task, ask, backoff, month
         self.due = math.inf  # until there is a connection
         self._awaited: set[int] = set()  # parts that were asked for last, and have not come
-        self.waits = "the link"
+        self.waits = OFFLINE
 
     def connected(self, now: float) -> None:
         """Start anew: what was asked for may be lost."""
@@ -38,7 +38,7 @@ class InParts:
         self._awaited, self.due, self.waits = set(), now, ""
 
     def lost(self) -> None:
-        self.due, self.waits = math.inf, "the link"
+        self.due, self.waits = math.inf, OFFLINE
 
     def described(self, transfer: Transfer, now: float) -> bool:
         """Take the word on how the file is cut; return whether it is this one's. Raises WireError for what it can't be."""

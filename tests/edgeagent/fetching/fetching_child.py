@@ -51,6 +51,7 @@ def over_http(folder: Path, task: FetchTask) -> Download:
     rang: queue.SimpleQueue[None] = queue.SimpleQueue()
     backoff = Backoff(*RESEND, random.Random())
     d = Download(folder / "in", task, source=from_addresses(None, lambda: rang.put(None)), ask=lambda have: None, backoff=backoff)
+    d.connected(0.0)
     while not d.settled:
         with contextlib.suppress(queue.Empty):
             rang.get(timeout=min(1.0, max(0.0, d.due - time.monotonic())))

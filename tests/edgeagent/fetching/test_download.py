@@ -67,7 +67,9 @@ class Scripted:
 
 def opened(folder: Path, task: FetchTask, source: Callable[[], Scripted] = lambda: pytest.fail("no address"), **more: object) -> Download:
     backoff = Backoff(10, 100, random.Random(1))
-    return Download(folder, task, source=source, ask=lambda have: None, backoff=backoff, **more)  # type: ignore[arg-type]
+    d = Download(folder, task, source=source, ask=lambda have: None, backoff=backoff, **more)  # type: ignore[arg-type]
+    d.connected(0.0)
+    return d
 
 
 @given(
@@ -142,6 +144,35 @@ def test_an_answer_that_the_disk_does_not_take_is_fetched_once(tmp_path: Path, m
     while not d.settled:
         d.tick(now)
     assert d.file is not None and len(asked) == len({(a.url, a.start) for a in asked})
+
+
+def test_a_board_that_is_off_line_asks_for_nothing_and_spends_no_tries(tmp_path: Path) -> None:
+    asked: list[RangeAsk] = []
+    script = ["good", "good", "again"]
+    d = Download(
+        tmp_path, WANTED.task("http://s/m.tflite", tries=1), source=lambda: Scripted(script, asked), ask=lambda have: None,
+        backoff=Backoff(10, 100, random.Random(1)),
+    )  # fmt: skip
+    for now in range(5):
+        d.tick(now)
+    assert (d.due, asked, d.progress.waits) == (float("inf"), [], "the link")
+    d.connected(10.0)
+    for _ in range(2):
+        d.tick(10.0)
+    assert len(asked) == 2 and d.due < 10
+    d.lost()
+    d.tick(10.0)
+    assert d.progress.here == LEAF and len(asked) == 2, "what was asked for has come"
+    assert (d.due, d.progress.waits) == (float("inf"), "the link")
+    d.connected(20.0)
+    d.tick(20.0)
+    d.lost()
+    d.tick(21.0)
+    assert d.progress.failed == 0 and not d.settled, "a server that is silent while nothing is"
+    d.connected(30.0)
+    while not d.settled:
+        d.tick(max(30.0, d.due))
+    assert d.file is not None
 
 
 # In parts.
