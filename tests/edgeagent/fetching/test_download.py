@@ -213,6 +213,19 @@ def test_parts_are_asked_for_again_when_none_come_and_at_once_when_all_have(tmp_
     assert d.file is not None and d.file.read_bytes() == WANTED.data
 
 
+def test_a_slow_link_is_not_asked_for_a_part_that_is_on_its_way(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+    d, now = looked(tmp_path, WANTED.task(), asked.append), 0.0
+    for index in range(5):  # 70 s each: 7 kbit/s
+        end = now + 70.0
+        while d.due < end:
+            now = max(now, d.due)
+            d.tick(now)
+        now = end
+        take(d, part_of(index), now)
+    assert len(asked) <= 3 + 4, "the first one more than once, and the others once each"
+
+
 def test_a_part_that_is_not_proven_is_refused_and_nothing_of_it_stays(tmp_path: Path) -> None:
     d = looked(tmp_path, WANTED.task(), lambda have: None)
     good = part_of(1)
