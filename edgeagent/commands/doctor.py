@@ -324,7 +324,7 @@ def _disk(loaded: Loaded, device: Glance) -> str | Finding:
         return Finding("disk", False, f"the agent waits: {message}", hint, name)
     if (full := disk.refusal(loaded.state)) is not None:
         return Finding("disk", False, full.message, full.next_step, naming.name_of(full))
-    need = SPARE + sum(3 * m.manifest.file_size for m in device.lineages.values())
+    need = SPARE + sum(3 * len(m.store.base()) for m in device.lineages.values())
     free = shutil.disk_usage(loaded.state).free
     if free < need:
         text = f"{free // 2**20} MiB are free at {loaded.state}, {need // 2**20} should be"
