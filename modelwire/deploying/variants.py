@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from modelwire import limits
 from modelwire.errors import Malformed
 from modelwire.names import check_name, check_own_name
-from modelwire.update.manifest import Manifest
 from modelwire.wire import cbor, more, signing
 from modelwire.wire.signing import Role
 
 from .sealed import Reader, opened, seal
+
+if TYPE_CHECKING:  # who reads a statement needs no arrays
+    from modelwire.update.manifest import Manifest
 
 MAGIC, WHAT = b"\x89MWV", "variant"
 PARENTS_MAX = 64
