@@ -15,14 +15,19 @@ from modelwire.wire.records import Act, Signed, Trust, expect
 from modelwire.wire.signing import Role
 from modelwire.wire.trust import Trusted
 
-from . import entries
+from . import deploying, entries
 from .admissions import Admissions
+from .deploying import UnprovenWord
 from .entries import Decided
 
 # What proves itself by a seal, wherever it was kept. An enrolment does not: its time is the ingester's word. Its board enrols again.
-KINDS = (entries.TRUST, entries.ACT, entries.CLAIM, entries.WITHDRAWAL, entries.POLICY, entries.ERASE)
+# A plan does not come along: what was done by it is not in the copy, and a rollout that was over would begin anew. A decision about a plan
+# that the copy holds does: a rollout that was halted stays so.
+KINDS = (
+    entries.TRUST, entries.ACT, entries.CLAIM, entries.WITHDRAWAL, entries.POLICY, entries.ERASE, entries.VARIANT, entries.DECISION
+)  # fmt: skip
 
-Sealed = Trust | Act | Statement | Withdrawal | Policy | Erasure
+Sealed = Trust | Act | Statement | Withdrawal | Policy | Erasure | UnprovenWord
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +41,11 @@ class Carried:
     left_out: tuple[str, ...] = ()  # devices that a key let in which is good no more
     policies: int = 0  # newer words on what is kept
     erased: tuple[str, ...] = ()  # devices that were erased since the copy was made, and are in it
+    rollouts: int = 0  # variants, and decisions about rollouts
 
     @property
     def count(self) -> int:
-        return self.trusts + len(self.admitted) + len(self.revoked) + self.claims + self.policies + len(self.erased)
+        return self.trusts + len(self.admitted) + len(self.revoked) + self.claims + self.policies + len(self.erased) + self.rollouts
 
 
 def sealed(store: Store, after: int = 0) -> list[bytes]:
@@ -94,6 +100,7 @@ def carry(store: SqliteStore, anchored: Iterable[bytes], candidates: Iterable[by
         tuple(act.device for act in acts if act.verb == "admit"), tuple(act.device for act in acts if act.verb == "revoke"),
         sum(isinstance(said, (Statement, Withdrawal)) for said in entered), tuple(dict.fromkeys(left_out)),
         sum(isinstance(said, Policy) for said in entered), still_held(store, admissions),
+        sum(isinstance(said, UnprovenWord) for said in entered),
     )  # fmt: skip
 
 
@@ -106,14 +113,18 @@ class _Found:
     sure: bool  # it comes from an anchor
 
     @property
-    def order(self) -> tuple[int, bool]:
+    def order(self) -> tuple[int, ...]:
         """Of acts and claims together: the number of an act is its time in milliseconds, if the clock was right."""
+        if isinstance(self.said, UnprovenWord):
+            return self.said.at * 1000, True, self.said.number
         if isinstance(self.said, (Act, Trust, Policy, Erasure)):
             return self.said.number, False
         return self.said.at * 1000, isinstance(self.said, Withdrawal)
 
     @property
     def lets_in(self) -> bool:
+        if isinstance(self.said, UnprovenWord):
+            return self.said.starts
         return self.said.verb == "admit" if isinstance(self.said, Act) else isinstance(self.said, (Statement, Policy))
 
 
@@ -133,6 +144,10 @@ def _parsed(candidates: Sequence[bytes], sure: set[bytes]) -> list[_Found]:
                 if isinstance(statement, Purge):
                     continue
                 said = statement
+            elif entry.kind in entries.DEPLOYING:
+                if entry.kind not in KINDS:
+                    continue
+                said = deploying.unproven(entry.kind, record)
             elif entry.kind in KINDS:
                 said = claims.unsealed(record)
             else:
@@ -159,7 +174,10 @@ def _seals(trusted: Trusted, one: _Found, now: int) -> bool:
     """Whether a command key of these trust records has sealed it."""
     record, fleet, known = one.entry.bytes("record"), trusted.fleet.id, trusted.keys(Role.COMMAND, now)
     try:
-        if isinstance(one.said, Statement):
+        if isinstance(one.said, UnprovenWord):
+            role = Role.ROOT if one.entry.kind == entries.VARIANT else Role.COMMAND
+            deploying.read(one.entry.kind, record, trusted.fleet, trusted.keys(role, now))
+        elif isinstance(one.said, Statement):
             claims.read(record, fleet, known)
         elif isinstance(one.said, Policy):
             statements.read_policy(record, fleet, known)
@@ -221,6 +239,9 @@ def _enter(store: SqliteStore, admissions: Admissions, entry: Decided, now: int)
             return None
         store.log.append(entry.kind, record=record)
         return said
+    if entry.kind in (entries.VARIANT, entries.DECISION):
+        word = deploying.unproven(entry.kind, record)
+        return word if deploying.bring(store, word, now) else None
     if entry.kind in (entries.POLICY, entries.ERASE):
         statement = statements.unsealed(record)
         if statement.number <= admissions.act or isinstance(statement, Purge):

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from edgecloud.registry import LineageRow, RolloutRow, SqliteStore
+from edgecloud.registry import LineageRow, RolloutRow, SqliteStore, VariantRow
 from modelwire.deploying import plans, sealed, variants
-from modelwire.deploying.plans import RolloutDecision, RolloutPlan
+from modelwire.deploying.plans import RolloutDecision, RolloutPlan, RolloutVerb
 from modelwire.deploying.variants import Variant
 from modelwire.errors import BadSignature, Malformed, ModelWireError
 from modelwire.wire import cbor, records
@@ -74,6 +74,50 @@ def read(kind: str, record: bytes, fleet: Fleet, keys: Sequence[bytes]) -> Seale
         except BadSignature as error:
             refused = error
     raise refused
+
+
+@dataclass(frozen=True, slots=True)
+class UnprovenWord:
+    """What a variant or a decision says of itself, its seal not looked at."""
+
+    kind: str
+    record: bytes
+    number: int
+    at: int  # Unix seconds
+    model: str = ""  # of a variant
+    commit: bytes = b""
+    name: str = ""
+    rollout: bytes = b""  # of a decision
+    verb: str = ""
+
+    @property
+    def starts(self) -> bool:
+        """Whether more is served by it than without: a variant, or a decision that lets a rollout go on."""
+        return self.kind == VARIANT or self.verb in (RolloutVerb.APPROVE, RolloutVerb.START, RolloutVerb.RESUME)
+
+
+def unproven(kind: str, record: bytes) -> UnprovenWord:
+    """Return what a variant or a decision says. Raises Malformed, TooLarge."""
+    v = sealed.content(record, kind)
+    return UnprovenWord(
+        kind, record, _whole(v.get("number")), _whole(v.get("at")), str(v.get("model", "")), _blob(v.get("commit")), str(v.get("name", "")),
+        _blob(v.get("rollout")), str(v.get("verb", "")),
+    )  # fmt: skip
+
+
+def bring(store: SqliteStore, word: UnprovenWord, now: int) -> bool:
+    """Keep a word that this registry does not hold, where what it is about is here; return whether it was kept."""
+    if word.kind == VARIANT:
+        newest = max((row.number for row in store.rollouts.variants(word.model)), default=0)
+        if word.number <= newest or store.bases.get(word.commit) is None:
+            return False
+        store.rollouts.add_variant(VariantRow(word.commit, word.model, word.number, word.name, word.record, now))
+        return True
+    row = store.rollouts.get(word.rollout)
+    if row is None or word.number <= max((one.number for one in store.rollouts.decisions(row.id)), default=0):
+        return False
+    store.rollouts.decide(row.id, word.number, word.record, now)
+    return True
 
 
 def names_of(record: bytes) -> set[str]:

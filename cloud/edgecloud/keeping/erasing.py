@@ -128,6 +128,8 @@ def _erase(store: SqliteStore, row: ErasureRow, device: str, hook: Hook, progres
         for rollout in store.rollouts.all():
             if device in names_of(rollout.plan):
                 store.rollouts.forget_plan(rollout.id)
+            if device in rollout.reason:  # of another whose name holds this one, too: it is a word for people
+                store.rollouts.move(rollout.id, reason="", now=rollout.changed_at)
     done = len(places)
     while True:
         with store.transaction():

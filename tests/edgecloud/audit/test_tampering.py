@@ -15,6 +15,7 @@ import pytest
 from edgecloud.audit import carrying, tampering
 from edgecloud.audit.signing import require_signed
 from edgecloud.registry import TrustRow, open_registry
+from modelwire.deploying.plans import RolloutVerb
 from modelwire.errors import ModelWireError, RegistryDamaged
 from modelwire.wire import cbor
 from modelwire.wire.records import encode
@@ -175,6 +176,43 @@ def test_a_revocation_outlives_the_restore_of_an_older_backup(desk: Desk, grown:
     said = desk.json("restore", "monday.db", "--db", "new/fleet.db", "--anchor", "away.anchors")
     assert said["carried"] == {"trust": 0, "admitted": ["pi-9"], "revoked": ["pi-7"], "claims": 0}
     _not_heard(desk.folder / "new" / "fleet.db", device)
+
+
+def test_a_rollout_that_was_halted_since_the_backup_stays_so(desk: Desk, grown: Centre, base: Base, device: ScriptedDevice) -> None:
+    store = grown.store
+    first = rollouts.deploy(store, base)
+    desk.ok("backup", "monday.db")
+    later = rollouts.deploy(store, base, rollout=b"l" * 16, name="later")  # it brings variant 2
+    for number, verb in ((2, RolloutVerb.PAUSE), (3, RolloutVerb.RESUME), (4, RolloutVerb.HALT)):
+        store.rollouts.decide(first.id, number, rollouts.decision(verb, number), 9)
+    desk.ok("anchor", "away.anchors")
+    store.close()
+    said = desk.json("restore", "monday.db", "--force")
+    assert said["rollouts"] == 4 and "later rollouts were not" in desk.ok("restore", "monday.db", "--force")
+    (desk.folder / "new").mkdir()
+    assert desk.json("restore", "monday.db", "--db", "new/fleet.db", "--anchor", "away.anchors")["rollouts"] == 4
+    for name in ("fleet.db", "new/fleet.db"):
+        held = open_registry(desk.folder / name, readonly=True)
+        assert [d.number for d in held.rollouts.decisions(first.id)] == [1, 2, 3, 4] and len(held.rollouts.variants()) == 2
+        assert [row.name for row in held.rollouts.all()] == ["spring"] and later.name not in str(held.rollouts.all())
+        assert tampering.look(held) == []
+        held.close()
+
+
+def test_decisions_by_a_key_that_is_good_no_more_only_hold_a_rollout_up(desk: Desk, grown: Centre, base: Base) -> None:
+    store = grown.store
+    first = rollouts.deploy(store, base)
+    desk.ok("backup", "monday.db")
+    for number, verb in ((2, RolloutVerb.PAUSE), (3, RolloutVerb.RESUME), (4, RolloutVerb.HALT)):
+        store.rollouts.decide(first.id, number, rollouts.decision(verb, number), 9)
+    newer = replace(trust("orchard", number=2, since=1, overlap=0), command=key_of("another command key").public)
+    store.trusts.add(TrustRow(2, encode(newer, ROOT, FLEET_ID)))
+    after = [row.entry for row in store.log.after(0)]
+    store.close()
+    copy = open_registry(desk.folder / "monday.db", synchronous="OFF")
+    carrying.carry(copy, [], after, None, 100)
+    assert [d.number for d in copy.rollouts.decisions(first.id)] == [1, 2, 4] and tampering.look(copy) == []
+    copy.close()
 
 
 def test_a_revocation_by_a_key_that_was_changed_since_outlives_a_restore_and_an_admission_by_it_does_not(

@@ -197,6 +197,10 @@ def test_a_final_report_ends_what_came_before_it_and_an_ended_rollout_is_left_as
     want(store, three, 3)
     rollouts.move(three, state="aborted", now=50)
     assert say(store, "soaking", 3) is ReportTaken.LATE and rollouts.assignment(three, 1).state == "offered"
+    four = begin(store, b"f" * 16, "fourth")
+    rollouts.assign(four, [1], 0, 60)
+    want(store, four, 4)
+    assert say(store, "confirmed", 4) is ReportTaken.APPLIED and rollouts.assignment(three, 1).state == "offered"
     assert len(rollouts.reports(1, 3)) == 1
 
 

@@ -45,7 +45,7 @@ def both(centre: Centre, base: Base) -> Centre:
     first = [store.versions.of(store.lineages.of(name)[0].id)[0] for name in (NAME, "pi-7")]
     store.merges.add(MergeRow(MERGED, first[0].base, "mean", 2, 1), {version.id: 1 for version in first})
     rollout = rollouts.deploy(store, base, named=("pi-7", NAME))
-    store.rollouts.move(rollout.id, state="done", now=9)
+    store.rollouts.move(rollout.id, state="done", reason=f"{NAME} crashed, and went on", now=9)
     rollouts.deploy(store, base, rollout=b"r" * 16, name="summer")  # under way, and names nobody
     store.rollouts.freeze(FrozenRow(NAME, "", f"{NAME} is in the workshop", "anna", 9))
     keep(store, "last 2")

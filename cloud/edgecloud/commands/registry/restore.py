@@ -116,7 +116,7 @@ def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, 
         "carried": {
             "trust": carried.trusts, "admitted": list(carried.admitted), "revoked": list(carried.revoked), "claims": carried.claims
         },
-        "policies": carried.policies, "erased": list(carried.erased),
+        "policies": carried.policies, "rollouts": carried.rollouts, "erased": list(carried.erased),
         "left_out": list(carried.left_out), "unread": unread,
     }  # fmt: skip
     lines = [f"{target}: restored from {source}, integrity ok"]
@@ -135,6 +135,8 @@ def _answer(store: SqliteStore, source: Path, target: Path, aside: Path | None, 
         lines.append(f"{carried.claims} claims given or withdrawn since the backup were brought along")
     if carried.policies:
         lines.append("what is kept was decided anew since the backup, and holds; edgecloud thin carries it out again")
+    if carried.rollouts:
+        lines.append(f"{carried.rollouts} newer variants and decisions about rollouts were brought along; later rollouts were not")
     for device in carried.erased:
         lines.append(f"{device} was erased since the backup, and its bytes are in this copy again: edgecloud erase {device}")
     if carried.trusts:

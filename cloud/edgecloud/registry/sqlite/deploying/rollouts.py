@@ -285,6 +285,8 @@ class SqliteRollouts:
             "SELECT rollout_id, number FROM desired WHERE lineage = ? AND number < ? AND ended = 0", desired.lineage, desired.number
         )
         for rollout, number in rows:  # the device did not say how these ended
+            if self.by_id(rollout).state in ENDED:
+                continue
             self._database.run(
                 f"UPDATE assignment SET state = CASE WHEN state IN ('{State.PROBING.value}', '{State.SOAKING.value}') THEN"
                 f" '{State.REVERTED.value}' ELSE '{State.REFUSED.value}' END, code = '{Code.SUPERSEDED}', changed_at = ?"
