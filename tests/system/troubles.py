@@ -18,6 +18,7 @@ from pathlib import Path
 from edgeagent.service.befallen import befallen, got_over
 from edgeagent.settings import reading
 from edgeagent.settings.reading import Loaded
+from edgeagent.state.agent_tables import RELEASE
 from edgeagent.state.folder import open_folder
 from edgeagent.state.looking import look_at
 from edgeagent.troubles.naming import name_in
@@ -509,8 +510,8 @@ CASES = (
     Case("clock-off", clock_during(-YEARS), right_clock, "set back in the middle of a run", starts=True),
     Case("clock-off", clock_during(YEARS), right_clock, "set ahead in the middle of a run", starts=True),
     Case("older-copy", older_copy, new_epoch, starts=True),
-    Case("newer-release", sql("PRAGMA user_version=8"), sql("PRAGMA user_version=7"), unsent=True),
-    Case("older-release", sql("PRAGMA user_version=3"), sql("PRAGMA user_version=7")),
+    Case("newer-release", sql(f"PRAGMA user_version={RELEASE + 1}"), sql(f"PRAGMA user_version={RELEASE}"), unsent=True),
+    Case("older-release", sql("PRAGMA user_version=3"), sql(f"PRAGMA user_version={RELEASE}")),
     Case("month-spent", spend, raise_limit, starts=True, unsent=True),
 )  # fmt: skip
 
