@@ -28,7 +28,7 @@ from edgeagent.troubles import naming, places
 from edgecommon import access, disk
 from edgecommon.printing import Answer, lines_of
 from modelwire import kernels
-from modelwire.errors import ConfigError, ModelWireError, RuntimeUnusable, TwoHistories
+from modelwire.errors import ConfigError, ModelWireError, RuntimeUnusable, StateDamaged, TwoHistories
 from modelwire.wire.keys import fingerprint, write_fleet
 
 from .answer import add_folder, asked_as, load, local, unseen_hint
@@ -318,13 +318,20 @@ def _centre(device: Glance) -> str | Finding:
     return f"its log has {link.number} entries, and only ever grew" if link else "no end of its log was seen yet"
 
 
+def _base_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as e:
+        raise StateDamaged(path=path, reason=e.strerror) from None
+
+
 def _disk(loaded: Loaded, device: Glance) -> str | Finding:
     if device.waits is not None:
         message, hint, name = (str(device.waits.get(key, "")) for key in ("message", "hint", "trouble"))
         return Finding("disk", False, f"the agent waits: {message}", hint, name)
     if (full := disk.refusal(loaded.state)) is not None:
         return Finding("disk", False, full.message, full.next_step, naming.name_of(full))
-    need = SPARE + sum(3 * m.manifest.file_size for m in device.lineages.values())
+    need = SPARE + sum(3 * _base_bytes(m.store.base_file) for m in device.lineages.values())
     free = shutil.disk_usage(loaded.state).free
     if free < need:
         text = f"{free // 2**20} MiB are free at {loaded.state}, {need // 2**20} should be"

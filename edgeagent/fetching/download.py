@@ -27,7 +27,8 @@ WRONG = "what came is another file than the one that is desired"
 class Download:
     """One file, from the first byte to a proven whole, over any number of starts of the agent.
 
-    Of one thread, the agent's: call `tick` whenever `due` has come, and when `wake` of its source was called.
+    Of one thread, the agent's: say `connected` when the link is up, and call `tick` whenever `due` has come, and when `wake` of its source
+    was called.
     """
 
     def __init__(
@@ -91,16 +92,17 @@ class Download:
             self._incoming.ends(Code.FILE)
             self.failure = FetchFailure(Code.FILE, WRONG)
 
-    # Of a file that comes in parts.
+    # The link.
 
     def connected(self, now: float) -> None:
-        """Take note that the link is up, and the centre has welcomed this model."""
-        if self._parts is not None:
-            self._parts.connected(now)
+        """Take note that the link is up, and the centre has welcomed this model. Nothing is fetched before, by HTTP either: a board that is
+        off line spends no tries."""
+        self._course.connected(now)
 
     def lost(self) -> None:
-        if self._parts is not None:
-            self._parts.lost()
+        self._course.lost()
+
+    # Of a file that comes in parts.
 
     def described(self, transfer: Transfer, now: float) -> bool:
         """Take the centre's word on how a file is cut; return whether it is this one's, and awaited. Raises WireError, DiskUnwritable."""

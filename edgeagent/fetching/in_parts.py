@@ -15,9 +15,10 @@ from modelwire.wire.parts import BASES_AT_ONCE, Part
 from modelwire.wire.records import Transfer
 
 from .incoming import Incoming
-from .over_http import NEXT_LOOK, CountsMonth
+from .over_http import NEXT_LOOK, OFFLINE, CountsMonth
 from .tasks import FetchFailure, FetchTask
 
+TOOK_MAX = 1800.0  # seconds that a part may take and be waited for in peace
 AROUND = 512  # bytes of a part's message beside what it carries
 Ask = Callable[[bytes], None]
 
@@ -30,7 +31,8 @@ class InParts:
         self._incoming, self._task, self._ask, self._backoff, self._month = incoming, task, ask, backoff, month
         self.due = math.inf  # until there is a connection
         self._awaited: set[int] = set()  # parts that were asked for last, and have not come
-        self.waits = "the link"
+        self._since, self._took = 0.0, 0.0  # monotonic seconds when they were asked for first; seconds that the last ones took
+        self.waits = OFFLINE
 
     def connected(self, now: float) -> None:
         """Start anew: what was asked for may be lost."""
@@ -38,7 +40,7 @@ class InParts:
         self._awaited, self.due, self.waits = set(), now, ""
 
     def lost(self) -> None:
-        self.due, self.waits = math.inf, "the link"
+        self.due, self.waits = math.inf, OFFLINE
 
     def described(self, transfer: Transfer, now: float) -> bool:
         """Take the word on how the file is cut; return whether it is this one's. Raises WireError for what it can't be."""
@@ -70,7 +72,8 @@ class InParts:
         self._backoff.reset()
         if part.index in self._awaited and self.due < math.inf:  # others were on their way from before
             self._awaited.remove(part.index)
-            self.due = now if not self._awaited else now + self._backoff.next()
+            self.due = now if not self._awaited else self._again(now)
+            self._took = min(TOOK_MAX, now - self._since)
         return True
 
     def tick(self, now: float) -> FetchFailure | None:
@@ -86,7 +89,14 @@ class InParts:
         if self._month is not None and not self._month.admits(BASES_AT_ONCE * cost(0, inc.part + AROUND)):
             self.waits, self.due = "the next month: this one's bytes are spent", now + NEXT_LOOK
             return None
-        self._awaited, self.waits = set(islice((i for i in range(inc.count) if i not in inc.held), BASES_AT_ONCE)), ""
-        self.due = now + self._backoff.next()
+        awaited = set(islice((i for i in range(inc.count) if i not in inc.held), BASES_AT_ONCE))
+        if awaited != self._awaited:
+            self._since = now
+        self._awaited, self.waits = awaited, ""
+        self.due = self._again(now)
         self._ask(inc.have)
         return None
+
+    def _again(self, now: float) -> float:
+        """Return when to ask again for what has not come: a slow link must not carry a part twice."""
+        return now + max(self._backoff.next(), 2 * self._took)

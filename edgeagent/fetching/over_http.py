@@ -22,6 +22,7 @@ _log = logging.getLogger("edgeagent.fetching")
 HEADERS = 2048  # bytes that are counted for a request and the head of its answer, before they are known
 DISK = 5.0  # seconds until an answer that the disk did not take is tried again
 NEXT_LOOK = 60.0  # seconds until it is seen whether the month has bytes again
+OFFLINE = "the link"
 _LEAVES = -1  # the "part" that is the file of leaves
 
 
@@ -53,6 +54,7 @@ class OverHttp:
         self._asked: _Asked | None = None
         self._answer: Got | Missed | None = None  # that is not dealt with yet: a disk that takes nothing more costs nothing twice
         self._due, self._at = -math.inf, 0
+        self._linked = False  # the centre hears this board: where it does not, no server's silence counts against the file
         self._whole: dict[int, int] = {}  # addresses that give the whole alone, and may: how many bytes of it have come
         self._no_leaves: set[int] = set()  # addresses without leaves beside the file
         self._late: set[int] = set()  # addresses whose leaves did not come when they were asked for
@@ -60,14 +62,23 @@ class OverHttp:
         self._brought = False  # since the last failure
         self._last = ""  # what went wrong last
         self._code = Code.BUDGET  # of that, when it was the last straw
-        self.waits = ""
+        self.waits = OFFLINE
+
+    def connected(self, now: float) -> None:
+        """Begin, or go on: the link is up."""
+        self._linked, self.waits = True, ""
+        self._due = min(self._due, now)
+
+    def lost(self) -> None:
+        """Ask for nothing more until the link is up again; what was asked for may still come."""
+        self._linked, self.waits = False, OFFLINE
 
     @property
     def due(self) -> float:
         """Monotonic seconds at which `tick` has something to do."""
         if self._asked is not None and self._answer is None:
             return -math.inf if self._source is not None and self._source.ready else math.inf
-        return self._due
+        return self._due if self._linked or self._answer is not None else math.inf
 
     def tick(self, now: float) -> FetchFailure | None:
         """Take an answer, and ask for more. Returns the failure that ends it. Raises DiskUnwritable."""
@@ -81,7 +92,7 @@ class OverHttp:
             self._asked = self._answer = None
             if failure is not None:
                 return failure
-        if now < self._due:
+        if now < self._due or not self._linked:
             return None
         return self._ask_next(now)
 
@@ -191,13 +202,13 @@ class OverHttp:
             self._incoming.fails(strike=strike)
             self._due = now  # the next address has done nothing yet
             return self._ended(code) if self._address() is None else None
-        if not brought or code == Code.FILE:
+        if (self._linked and not brought) or code == Code.FILE:
             self._incoming.fails()
         if self._incoming.failed >= self._task.tries:
             return self._ended(code)
         self._at = (self._at + 1) % len(self._task.urls)
         self._due = now + self._backoff.next()
-        self.waits = f"the next attempt: {told}"
+        self.waits = f"the next attempt: {told}" if self._linked else OFFLINE
         return None
 
     def _ended(self, code: str) -> FetchFailure:

@@ -28,7 +28,11 @@ def check_places(state: Path, database: str, models: Iterable[str], lock: str) -
 
 
 def _in(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    """Return what lies in a folder; nothing where it is none, or is another user's."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def base_of(model: Path) -> Path:
@@ -41,7 +45,7 @@ def base_of(model: Path) -> Path:
     except OSError:
         place = Path()
     found = model / place / "base.tflite"
-    return found if not place.is_absolute() and ".." not in place.parts and found.is_file() else model / "base.tflite"
+    return found if not place.is_absolute() and ".." not in place.parts and os.path.isfile(found) else model / "base.tflite"
 
 
 def check_journal(path: Path, head: bytes) -> None:

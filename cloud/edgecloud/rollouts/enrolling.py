@@ -20,6 +20,10 @@ class Enrolment:
         self.after = 0  # the lineage behind which it goes on
         self.found: list[RolloutCandidate] = []
 
+    @property
+    def model(self) -> str:
+        return self._plan.model
+
     def go_on(self, store: SqliteStore) -> bool:
         """Look at a span of the fleet more, and return whether that was the last."""
         if self._plan.devices:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgecloud.registry import LineageRow, LineageStanding, SqliteStore
-from edgecloud.registry.rollout_rows import ENDED, FrozenRow
+from edgecloud.registry.rollout_rows import PAUSED, ROLLING_BACK, RUNNING, SOAKING, FrozenRow
 from edgecloud.searching.told import newest_cards
-from modelwire.deploying.states import FINAL
 from modelwire.deploying.terms import Learned
 from modelwire.deploying.variants import Variant
 from modelwire.errors import UnknownVersion
 from modelwire.update.manifest import parse_manifest
+
+from .verbs import follows
 
 Progress = Callable[[int, int], None]
 # Memory of the boards in hw/boards, in MiB, by how their own name begins; the largest that is sold under the name.
@@ -22,6 +23,8 @@ BOARDS = {
     "Raspberry Pi Zero 2": 512,
 }  # fmt: skip
 MIB = 1 << 20
+UNFIT = (SCHEMA, RUNTIME, MEMORY) = ("another schema", "another runtime", "too little memory")
+_HOLDING = frozenset({RUNNING, SOAKING, PAUSED, ROLLING_BACK})  # a device that is in such a rollout is in no other
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +101,47 @@ def held_out(store: SqliteStore, lineage: LineageRow) -> int:
     return gathered.card.judged // gathered.updates if gathered.updates else 0
 
 
-class _Look:
-    """Looks at one device after another for what keeps a variant from it."""
+class VariantFit:
+    """Whether a variant can run where another base does, by what the centre knows: weights, runtime, memory. Remembers what it has read."""
 
     def __init__(self, store: SqliteStore, variant: Variant, learned: str) -> None:
         self._store, self._variant, self._anew = store, variant, learned == Learned.ANEW
         self._schemas = dict[bytes, bytes]()
+
+    def unfit(self, base: bytes, runtime: str, facts: Mapping[str, str]) -> tuple[str, str] | None:
+        """Return why it can't, one of UNFIT, and more of it; None where it can.
+
+        base: commit of what the device runs; runtime: its key, as its hello says it; facts: of its data cards.
+        """
+        variant = self._variant
+        if not self._anew and self._schema(base) != variant.schema:
+            return SCHEMA, "--learned anew begins from the variant as it is"
+        runs = runtime.partition(" ")[0]
+        if variant.runtime and runs and runs != variant.runtime:
+            return RUNTIME, f"{runs}, and not {variant.runtime}"
+        board = next((name for name in BOARDS if facts.get("board", "").startswith(name)), None)
+        if board is not None and BOARDS[board] * MIB < variant.ram:
+            return MEMORY, f"{board} has {BOARDS[board]} MiB at most"
+        return None
+
+    def _schema(self, base: bytes) -> bytes:
+        if base not in self._schemas:
+            row = self._store.bases.get(base)
+            self._schemas[base] = parse_manifest(row.manifest).schema.id if row is not None else b""
+        return self._schemas[base]
+
+
+class _Look:
+    """Looks at one device after another for what keeps a variant from it."""
+
+    def __init__(self, store: SqliteStore, variant: Variant, learned: str) -> None:
+        self._store, self._variant, self._fit = store, variant, VariantFit(store, variant, learned)
         self._keys = store.devices.all_keys()
         self._frozen = [one for one in store.rollouts.frozen() if one.model in ("", variant.model)]
         self._busy = dict[int, str]()
         for rollout in store.rollouts.all(ended=False):
-            if rollout.model == variant.model and rollout.state not in ENDED:
-                for one in store.rollouts.assignments(rollout.id):
-                    if one.state not in _OVER:
-                        self._busy[one.lineage] = rollout.name
+            if rollout.model == variant.model and rollout.state in _HOLDING and not follows(rollout):
+                self._busy |= {one.lineage: rollout.name for one in store.rollouts.assignments(rollout.id)}
 
     def why_not(self, one: LineageStanding, facts: Mapping[str, str]) -> tuple[str, str] | None:
         """Return why a device is left out, and more of it; None where it is not."""
@@ -126,17 +156,9 @@ class _Look:
         base = self._base(one)
         if base == variant.commit:
             return "runs it already", ""
-        if not self._anew and self._schema(base) != variant.schema:
-            return "another schema", "--learned anew begins from the variant as it is"
-        runs = one.runtime.partition(" ")[0]
-        if variant.runtime and runs and runs != variant.runtime:
-            return "another runtime", f"{runs}, and not {variant.runtime}"
-        board = next((name for name in BOARDS if facts.get("board", "").startswith(name)), None)
-        if board is not None and BOARDS[board] * MIB < variant.ram:
-            return "too little memory", f"{board} has {BOARDS[board]} MiB at most"
-        if one.lineage.id in self._busy:
-            return "in another rollout", self._busy[one.lineage.id]
-        return None
+        if (unfit := self._fit.unfit(base, one.runtime, facts)) is not None:
+            return unfit
+        return ("in another rollout", self._busy[one.lineage.id]) if one.lineage.id in self._busy else None
 
     def _base(self, one: LineageStanding) -> bytes:
         """Return the commit of the base that a device's head is on."""
@@ -145,15 +167,6 @@ class _Look:
             return head.base
         epoch = self._store.lineages.epoch(one.lineage.id, one.epoch)
         return epoch.base if epoch is not None else b""
-
-    def _schema(self, base: bytes) -> bytes:
-        if base not in self._schemas:
-            row = self._store.bases.get(base)
-            self._schemas[base] = parse_manifest(row.manifest).schema.id if row is not None else b""
-        return self._schemas[base]
-
-
-_OVER = frozenset(state.value for state in FINAL)
 
 
 def named(devices: Sequence[str], most: int = 3) -> str:

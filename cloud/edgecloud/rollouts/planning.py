@@ -15,7 +15,7 @@ from modelwire.errors import BadArgument
 from modelwire.planning import PROFILES, LinkProfile
 
 from . import choosing
-from .group import RolloutGroup, held_out, named
+from .group import SCHEMA, UNFIT, RolloutGroup, held_out, named
 from .power import GatePower, power, tellable
 from .verbs import follows
 
@@ -73,6 +73,11 @@ def identified(plan: RolloutPlan) -> RolloutPlan:
     return replace(plan, rollout=hashlib.sha256(words.encode()).digest()[:ID_BYTES])
 
 
+def listable(devices: Sequence[str]) -> bool:
+    """Return whether a plan can list so many devices by name."""
+    return len(devices) <= DEVICES_MAX and sum(len(name) + 2 for name in devices) <= LISTED_BYTES
+
+
 def outline(store: SqliteStore, plan: RolloutPlan, variant: Variant, group: RolloutGroup, link: str) -> RolloutOutline:
     """Return what a plan comes to for a group.
 
@@ -86,9 +91,15 @@ def outline(store: SqliteStore, plan: RolloutPlan, variant: Variant, group: Roll
         if "another schema" in group.reasons:
             fix = "deploy a variant of the schema that they have, or say --learned anew"
         raise BadArgument(reason=f"{variant.name} can go to nobody: {why}", fix=fix)
-    if len(plan.devices) > DEVICES_MAX or sum(len(name) + 2 for name in plan.devices) > LISTED_BYTES:
+    if not listable(plan.devices):
         reason = f"a plan lists at most {DEVICES_MAX} devices in {LISTED_BYTES} bytes of names, and these are {len(plan.devices)}"
         raise BadArgument(reason=reason, fix="say --where or --all: then the plan says who fits, and lists nobody")
+    mixed = [one for one in group.left_out if one.why == SCHEMA]
+    if mixed and not plan.devices:  # the director would bring it to them, too: it goes by facts, and they would begin anew
+        raise BadArgument(
+            reason=f"{len(mixed)} devices have another schema, and the {len(group.lineages)} others are too many to be listed by name",
+            fix="say --where a fact that tells them apart, or --to some of them",
+        )
     devices = choosing.require_sound(plan.phases, group.names, plan.rollout)
     profile = PROFILES[link]
     rate = profile.bytes_per_s or RATES[link]
@@ -129,6 +140,11 @@ def _beside(store: SqliteStore, plan: RolloutPlan) -> list[str]:
 
 def _warnings(plan: RolloutPlan, group: RolloutGroup, phases: Sequence[PhaseOutline], told: GatePower, link: LinkProfile) -> list[str]:
     out, gates = list[str](), plan.gates
+    unfit = sum(one.why in UNFIT for one in group.left_out)
+    if unfit and plan.devices:
+        out.append(f"{unfit} can't run it, so the plan lists the others by name, and who comes later does not follow")
+    elif unfit:
+        out.append(f"{unfit} can't run it, and are too many beside to be told apart: they refuse it themselves")
     if phases[-1].total < len(group.lineages):
         out.append(f"{len(group.lineages) - phases[-1].total} of {len(group.lineages)} devices never get it: the last phase is not all")
     away = [name for name in phases[0].devices if (group.seen.get(name) or 0) < plan.at - DAY]

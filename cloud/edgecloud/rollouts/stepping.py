@@ -97,6 +97,8 @@ class Stepper:
         return done
 
     def _rollout(self, row: RolloutRow, held: Trusted, now: int, done: StepDone) -> None:
+        for one in [(id, phase) for id, phase in self._enrolments if id == row.id and (row.state, row.phase) != (RUNNING, phase)]:
+            del self._enrolments[one]  # what was seen of the fleet before a pause is old when it goes on
         if row.state in (ROLLED_BACK, ABORTED) or (row.state in (DRAFT, DONE) and not self._decided(row)):
             return
         orders = orders_of(self.store, held, row, now)
@@ -200,6 +202,9 @@ class Stepper:
         """Take the devices of a phase in, once the whole fleet was looked at; a move when nobody comes in."""
         assert orders.plan is not None
         if moves.word(row) == moves.FOLLOWS and 0 <= now - self._looked.get(row.id, 0) < LOOK_EVERY:
+            return None
+        if any(id != row.id and one.model == row.model for (id, _), one in self._enrolments.items()):
+            done.unfinished = True  # both would find the same devices
             return None
         one = self._enrolments.setdefault((row.id, row.phase), Enrolment(row.id, orders.plan))
         if not one.go_on(self.store):

@@ -19,7 +19,9 @@ from edgecommon import runtime
 from modelwire.deploying.reports import figures_in
 from modelwire.tflite.file import read_weights, write_weights
 from modelwire.update.manifest import manifest_of
-from tests.edgeagent.boards import TINY, Rig, centre, make_with
+from modelwire.wire import parts
+from modelwire.wire.records import Wanted
+from tests.edgeagent.boards import TINY, Rig, centre, fill, make_with
 from tests.edgeagent.centre import Centre, FakeClock
 
 from .deployed import bring, other_base, seen, states
@@ -95,3 +97,39 @@ def test_a_variant_comes_over_http_and_is_confirmed_and_one_that_is_worse_is_not
         last = figures_in(c.reports[-1].more)
         assert states(c, 3) == ["offered", "fetching", "refused"] and last is not None and last.code == "gone"
         assert seen(r) == was
+
+
+@pytest.mark.slow("starts a process that loads a runtime")
+def test_a_variant_without_an_address_comes_in_parts_over_the_link(tmp_path: Path, clock: FakeClock) -> None:
+    c, file = centre(clock), other_base(scale=0.05)
+    c.most = 4096
+    m = manifest_of(file)
+    c.bases[m.commit] = (m, m.schema.flat(read_weights(file)))
+    outgoing = parts.describe(file, fleet="home", device="pi-7", model="tiny", at=0, part=c.most, what="base")
+    assert outgoing.count > 2
+    loaded, answered, sent = make_with(tmp_path / "d", {"train.min_samples": "9999", "link.resend": "5s"}), 0, 0
+    plain = c.poll
+
+    def poll(timeout: float) -> Any:
+        """Answer each word that wants parts as the ingester does: the cut, and one part that is missing; the first two are lost."""
+        nonlocal answered, sent
+        asked = [one for one in c.said("part") if isinstance(one, Wanted)]
+        for one in asked[answered:]:
+            answered += 1
+            assert one.id == m.file_sha256
+            if answered <= 2:
+                continue
+            c.push(outgoing.transfer, "part")
+            if missing := parts.missing(one.have, outgoing.count) if len(one.have) == -(-outgoing.count // 8) else [0]:
+                c.deliver("e1/home/pi-7/tiny/dn/part", outgoing.cut(missing[0]))
+                sent += 1
+        return plain(timeout)
+
+    c.poll = poll  # type: ignore[method-assign]
+    with open_folder(loaded, alone=True) as device:
+        r = Rig(device, c)
+        fill(device, 40)
+        c.after(1, lambda: c.push(bring(file, 1, urls=()), "desired"))
+        until_over(r, c, 1)
+        assert states(c, 1) == ["offered", "fetching", "staged", "probing", "soaking", "confirmed"]
+        assert r.lineage.base_commit == m.commit and sent <= outgoing.count + 2

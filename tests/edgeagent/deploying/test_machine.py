@@ -317,6 +317,8 @@ def test_killed_at_each_write_it_ends_confirmed_or_reverted_and_serves_the_one_t
         assert not w.stands(State.REVERTED) or w.disk.served == A, step
         if how != "veto" or w.disk.host:  # a kill may have come before the host said it
             assert (w.state, w.disk.served, w.disk.snapshots) == (whole.state, whole.disk.served, whole.disk.snapshots), step
+            assert w.disk.row is not None and whole.disk.row is not None
+            assert (w.disk.row.code, w.disk.row.reason) == (whole.disk.row.code, whole.disk.row.reason), "it says why, whatever was killed"
 
 
 @given(st.lists(st.sampled_from(["tick", "kill", "newer", "same", "old", "yes", "no", "busy", "idle", "late", "fail"]), max_size=60))

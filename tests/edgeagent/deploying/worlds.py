@@ -191,6 +191,7 @@ class FakeMeans:
             self.disk.staged, self.disk.fetched = b"", 0
 
     def soak(self, commit: bytes, learned: str) -> None:
+        assert commit in (self.disk.staged, self.disk.passive) and not self.disk.soaking, "what is not staged can't be served"
         self.disk.write()
         self.disk.soaking, self.disk.staged, self.disk.learned = commit, b"", learned
 

@@ -20,9 +20,6 @@ from edgeagent.board.sensors import Sensors
 from edgeagent.fetching.download import Download
 from edgeagent.fetching.sources import over_http as from_addresses
 from edgeagent.fetching.tasks import FetchTask
-from edgeagent.link.mqtt import MqttLink
-from edgeagent.link.transport import Arrived, Connected, Lost, Will
-from edgeagent.settings.tree import LinkSettings
 from edgeagent.system.backoff import Backoff
 from modelwire.wire import parts, topics
 from modelwire.wire.records import Presence, Transfer, Wanted, Welcome, encode, parse
@@ -54,6 +51,7 @@ def over_http(folder: Path, task: FetchTask) -> Download:
     rang: queue.SimpleQueue[None] = queue.SimpleQueue()
     backoff = Backoff(*RESEND, random.Random())
     d = Download(folder / "in", task, source=from_addresses(None, lambda: rang.put(None)), ask=lambda have: None, backoff=backoff)
+    d.connected(0.0)
     while not d.settled:
         with contextlib.suppress(queue.Empty):
             rang.get(timeout=min(1.0, max(0.0, d.due - time.monotonic())))
@@ -63,6 +61,10 @@ def over_http(folder: Path, task: FetchTask) -> Download:
 
 
 def over_link(folder: Path, task: FetchTask, said: dict[str, Any]) -> Download:
+    from edgeagent.link.mqtt import MqttLink  # with paho, http and ssl behind it, which the other way is to be measured without
+    from edgeagent.link.transport import Arrived, Connected, Lost, Will
+    from edgeagent.settings.tree import LinkSettings
+
     link = MqttLink(LinkSettings(broker=said["broker"], reconnect_min=0.1, reconnect_max=1.0), folder, f"{FLEET}.{DEVICE}")
     key, names = PrivateKey(bytes.fromhex(said["key"])), (FLEET, DEVICE, MODEL)
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

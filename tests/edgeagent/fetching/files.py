@@ -59,6 +59,7 @@ class Fetcher:
             folder, task, source=self._make, ask=ask, backoff=Backoff(10, 100, random.Random(1)),
             month=month,  # type: ignore[arg-type]
         )  # fmt: skip
+        self.download.connected(0.0)
 
     def _make(self) -> Source:
         self.sources += 1

@@ -67,11 +67,13 @@ class Scripted:
 
 def opened(folder: Path, task: FetchTask, source: Callable[[], Scripted] = lambda: pytest.fail("no address"), **more: object) -> Download:
     backoff = Backoff(10, 100, random.Random(1))
-    return Download(folder, task, source=source, ask=lambda have: None, backoff=backoff, **more)  # type: ignore[arg-type]
+    d = Download(folder, task, source=source, ask=lambda have: None, backoff=backoff, **more)  # type: ignore[arg-type]
+    d.connected(0.0)
+    return d
 
 
 @given(
-    st.lists(WORDS, max_size=60), st.integers(1, 3), st.integers(1, 6), st.sampled_from([0, 3 * WANTED.size]),
+    st.lists(WORDS, max_size=60), st.integers(1, 3), st.integers(1, 6), st.sampled_from([0, 3 * WANTED.size, WANTED.size + 20_000, 100]),
     st.sets(st.integers(0, 80)),
 )  # fmt: skip
 @settings(max_examples=150, deadline=None)
@@ -106,6 +108,21 @@ def test_any_script_of_answers_and_restarts_comes_to_an_end(
         assert d.failure is None or (again.failure is not None and again.failure.code == d.failure.code), "and stays so"
 
 
+def test_nothing_is_asked_for_that_the_budget_can_not_bring_to_its_end(tmp_path: Path) -> None:
+    asked: list[RangeAsk] = []
+    d = opened(tmp_path / "a", WANTED.task("http://s/m.tflite", most=WANTED.size - 1), lambda: Scripted([], asked))
+    while not d.settled:
+        d.tick(0)
+    assert d.failure is not None and d.failure.code == Code.BUDGET and not asked
+    script = ["good"] + ["dear", "good"] * 9
+    now, d = 0.0, opened(tmp_path / "b", WANTED.task("http://s/m.tflite", tries=9, most=2 * WANTED.size), lambda: Scripted(script, asked))
+    while not d.settled:
+        now = max(now, d.due)
+        d.tick(now)
+    assert d.failure is not None and d.failure.code == Code.BUDGET
+    assert 2 * WANTED.size - 2 * WORST < d.progress.spent <= d.progress.allowed + WORST and d.progress.failed < 9
+
+
 def test_an_answer_that_the_disk_does_not_take_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[RangeAsk] = []
     d = opened(tmp_path, WANTED.task("http://s/m.tflite"), lambda: Scripted([], asked))
@@ -127,6 +144,35 @@ def test_an_answer_that_the_disk_does_not_take_is_fetched_once(tmp_path: Path, m
     while not d.settled:
         d.tick(now)
     assert d.file is not None and len(asked) == len({(a.url, a.start) for a in asked})
+
+
+def test_a_board_that_is_off_line_asks_for_nothing_and_spends_no_tries(tmp_path: Path) -> None:
+    asked: list[RangeAsk] = []
+    script = ["good", "good", "again"]
+    d = Download(
+        tmp_path, WANTED.task("http://s/m.tflite", tries=1), source=lambda: Scripted(script, asked), ask=lambda have: None,
+        backoff=Backoff(10, 100, random.Random(1)),
+    )  # fmt: skip
+    for now in range(5):
+        d.tick(now)
+    assert (d.due, asked, d.progress.waits) == (float("inf"), [], "the link")
+    d.connected(10.0)
+    for _ in range(2):
+        d.tick(10.0)
+    assert len(asked) == 2 and d.due < 10
+    d.lost()
+    d.tick(10.0)
+    assert d.progress.here == LEAF and len(asked) == 2, "what was asked for has come"
+    assert (d.due, d.progress.waits) == (float("inf"), "the link")
+    d.connected(20.0)
+    d.tick(20.0)
+    d.lost()
+    d.tick(21.0)
+    assert d.progress.failed == 0 and not d.settled, "a server that is silent while nothing is"
+    d.connected(30.0)
+    while not d.settled:
+        d.tick(max(30.0, d.due))
+    assert d.file is not None
 
 
 # In parts.
@@ -165,6 +211,19 @@ def test_parts_are_asked_for_again_when_none_come_and_at_once_when_all_have(tmp_
     while not d.settled:
         d.tick(22.0)
     assert d.file is not None and d.file.read_bytes() == WANTED.data
+
+
+def test_a_slow_link_is_not_asked_for_a_part_that_is_on_its_way(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+    d, now = looked(tmp_path, WANTED.task(), asked.append), 0.0
+    for index in range(5):  # 70 s each: 7 kbit/s
+        end = now + 70.0
+        while d.due < end:
+            now = max(now, d.due)
+            d.tick(now)
+        now = end
+        take(d, part_of(index), now)
+    assert len(asked) <= 3 + 4, "the first one more than once, and the others once each"
 
 
 def test_a_part_that_is_not_proven_is_refused_and_nothing_of_it_stays(tmp_path: Path) -> None:

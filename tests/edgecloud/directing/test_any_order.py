@@ -70,6 +70,7 @@ def rounds(rolling: Rolling, kills: list[int], verdict: DeviceFigures) -> None:
     raise AssertionError("it never ends")
 
 
+@pytest.mark.slow("two whole rollouts an example, some ten seconds")
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 30), max_size=24), st.sampled_from([EQUAL, WORSE]))
 def test_a_director_that_is_killed_at_any_statement_ends_as_one_that_is_not(kills: list[int], verdict: DeviceFigures) -> None:

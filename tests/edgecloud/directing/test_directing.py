@@ -139,8 +139,8 @@ def test_the_command_says_what_it_did_and_refuses_wrong_keys(rolling: Rolling, d
     key.write_text(write_key(KeyKind.DIRECTOR_PRIVATE, bytes([0xF4]) * 32))
     key.chmod(0o600)
     db = ("--db", str(rolling.path))
-    code, out, _ = desk.run("director", "--once", *db)
-    assert code == 0 and "8 devices offered a variant" in out and "draft > running" in out
+    code, out, err = desk.run("director", "--once", *db)
+    assert (code, err) == (0, "") and "8 devices offered a variant" in out and "draft > running" in out
     said = desk.run("director", "--once", "--json", *db)[1]
     assert '"state": "running"' in said and '"offered": 0' in said
     key.chmod(0o644)

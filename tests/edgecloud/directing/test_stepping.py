@@ -453,3 +453,24 @@ def test_a_large_fleet_is_looked_through_in_spans_and_begins_alike(rolling: Roll
     assert rolling.states() == {"offered": 2}
     canaries = sorted((name_of(n) for n in range(1, 9)), key=lambda device: enrolling.rank(rolling.row.rollout, device))
     assert [one.device for one in rolling.assigned()] == canaries[:2]
+
+
+def test_two_rollouts_that_look_through_a_large_fleet_take_no_device_both(rolling: Rolling, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrolling, "SPAN", 3)
+    first = rolling.plan(phases=(RolloutPhase(count=3), RolloutPhase(share=10_000)))
+    second = rolling.plan(rollout=bytes([9]) * 16, name="summer", phases=(RolloutPhase(count=3), RolloutPhase(share=10_000)))
+    rolling.settle()
+    taken = [[one.lineage for one in rolling.store.rollouts.assignments(row.id)] for row in (first, second)]
+    assert [len(one) for one in taken] == [3, 3] and not set(taken[0]) & set(taken[1])
+
+
+def test_what_was_seen_of_the_fleet_before_a_pause_is_looked_at_anew(rolling: Rolling, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrolling, "SPAN", 3)
+    rolling.plan()
+    rolling.step()
+    rolling.decide(PAUSE)
+    rolling.settle()
+    rolling.store.rollouts.freeze(FrozenRow("pi-1", "", "", "anna", 1))
+    rolling.decide(RESUME)
+    rolling.settle()
+    assert "pi-1" not in {one.device for one in rolling.assigned()} and rolling.states() == {"offered": 7}

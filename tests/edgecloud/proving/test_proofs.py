@@ -22,7 +22,8 @@ from modelwire.errors import BadArgument, ModelWireError, NotServed, RegistryDam
 from modelwire.tflite.file import parse_trainable
 from modelwire.update.sections import Kind
 from modelwire.wire.keys import write_fleet
-from tests.edgecloud.centre import Centre, damage, make_registry, sign
+from tests.edgecloud import rollouts
+from tests.edgecloud.centre import Centre, add_base, damage, make_registry, sign
 from tests.edgecloud.device import Base, ScriptedDevice
 from tests.edgecloud.keeping.thinned import number as next_number
 from tests.keys import COMMAND
@@ -156,6 +157,18 @@ def test_a_device_that_was_erased_leaves_digests_in_the_proofs_of_others(tmp_pat
     assert check(evidence.encode(), fleet.key)["versions"] == 7 and "beside" not in evidence
     with pytest.raises(UnknownVersion):
         list(telling.evidence_lines(fleet.store, "beside"))
+
+
+def test_rollouts_leave_digests_in_proofs(tmp_path: Path, base: Base) -> None:
+    fleet = make_thinned(tmp_path)
+    if fleet.store.bases.get(base.manifest.commit) is None:
+        add_base(fleet.store, base, "another")
+    rollouts.deploy(fleet.store, base, named=("thinned", "beside"))
+    sign(fleet.store)
+    proof = making.proof_of(fleet.store, fleet.version("thinned", 7), LoadedBases(fleet.store))
+    assert check(proof, fleet.key)["holds"] == "file"
+    evidence = "".join(line + "\n" for line in telling.evidence_lines(fleet.store, "thinned"))
+    assert check(evidence.encode(), fleet.key)["versions"] == 7 and "beside" not in evidence
 
 
 def _taken(forged: Iterator[Forgery], fleet: Fleet, step: int = 3) -> list[str]:

@@ -80,7 +80,7 @@ def _soon(run: FleetReport, figure: Any) -> None:
     figure.suptitle(f"How soon: {run.script}", x=0.02, ha="left", fontsize=9)
     _shares(figure.add_subplot(1, 2, 1), run.took, "seconds from a round to `verified`")
     back = run.recovery.seconds if run.recovery is not None else ()
-    _shares(figure.add_subplot(1, 2, 2), [1000 * s for s in back], "ms to recover a version (this machine)")
+    _shares(figure.add_subplot(1, 2, 2), [1000 * s for s in back], "ms of a processor to recover a version")
 
 
 def _shares(axes: Any, values: Sequence[float], label: str) -> None:

@@ -17,7 +17,7 @@ DRAWN = 200
 class Recovery:
     """What versions drawn at random took to come back. Sorted."""
 
-    seconds: tuple[float, ...]
+    seconds: tuple[float, ...]  # of a processor: what others do on this machine does not count
     read: tuple[int, ...]  # bytes of updates and kept states, the base aside
 
     def percentile(self, share: float) -> tuple[float, int]:
@@ -35,12 +35,12 @@ def recovered(store: SqliteStore, rng: Random, count: int = DRAWN) -> Recovery |
     bases = materialise.LoadedBases(store)
     seconds, read = [], []
     for version in drawn:
-        began, told = time.perf_counter(), list[route.Route]()
+        began, told = time.process_time(), list[route.Route]()
         try:
             materialise.file_of(materialise.rebuild(store, version, bases, told=told), bases[version.base])
         except ModelWireError:
             continue
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
         read.append(told[-1].size)
     return Recovery(tuple(sorted(seconds)), tuple(sorted(read))) if seconds else None
 

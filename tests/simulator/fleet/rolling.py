@@ -1,8 +1,7 @@
-"""A rollout among a simulated fleet: who offers the variant to whom and when, and what a device does with it.
+"""A rollout among a simulated fleet: the director's steps, and what a device does with them.
 
 The statements are real, `modelwire.deploying`: a variant sealed by the root key, a plan by the command key, and each `desired` by the
-director key. They lie in the registry, and the real ingest tells them to devices and keeps what these report. Only who decides is scripted:
-`RollingDirector` stands where `edgecloud director` does, and whatever has its `step`, `over` and `curve` may take its place.
+director key. They lie in the registry: the real director steps over it, the real ingest tells devices, and keeps what these report.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgecloud.registry import DesiredRow, SqliteStore, VariantRow
-from edgecloud.registry.rollout_rows import HALTED, RUNNING, WAITING
+from edgecloud.registry import RolloutRow, SqliteStore, VariantRow
+from edgecloud.registry.rollout_rows import ENDED, HALTED, PAUSED, WAITING
+from edgecloud.rollouts import moves, stepping
 from modelwire.deploying import plans, states, terms, variants
 from modelwire.deploying.reports import Code, DeviceFigures
-from modelwire.deploying.states import FAILED, FINAL, State, Who
+from modelwire.deploying.states import FINAL, State, Who
 from modelwire.errors import ModelWireError
-from modelwire.wire.records import Desired, Report, encode
+from modelwire.wire.records import Desired, Report
 from tests.edgecloud.device import FLEET, Base
 from tests.keys import COMMAND, DIRECTOR, FLEET_ID, ROOT
 
@@ -29,7 +29,7 @@ from .script import FleetScript
 if TYPE_CHECKING:
     from .device import FleetDevice
 
-STEP = 300.0  # seconds between two looks of the director
+STEP = 60.0  # seconds between two looks of the director
 SPREAD = 60  # minutes in which the whole fleet may be offered it, by the plan's rate
 BEGINS = 0.25  # of the run, before the rollout begins
 LEAST, CANARIES = 5, 0.01  # devices of the first phase, or this share of a large fleet
@@ -60,62 +60,57 @@ def variant_statement(variant: Base, parent: Base) -> bytes:
 
 
 class RollingDirector:
-    """A director by script: phase after phase, each when the one before is through; halted when too many have failed."""
+    """The real director's steps, beside what its operator seals, and how far the fleet has come."""
 
     def __init__(self, script: FleetScript, names: Sequence[str], base: Base, variant: Base) -> None:
         """names: of all devices, those first that are to have it first."""
         self.plan = plan_of(script, names, variant)
-        self._names = list(names)
         self._statement = variant_statement(variant, base)
-        self._size = len(variant.file)
-        self._id = 0  # of the rollout's row; 0: it has not begun
-        self.phase, self.halted = 0, False
+        self._stepper: stepping.Stepper | None = None
+        self._row: RolloutRow | None = None
         self.waiting = self.offered = self.confirmed = self.ended = 0  # devices
         self.curve: list[tuple[int, int, int]] = []  # Unix seconds, devices that were offered it, and that have confirmed it
         self.codes: Counter[str] = Counter()  # devices on which it failed, by code
 
     @property
+    def state(self) -> str:
+        return self._row.state if self._row is not None else ""
+
+    @property
+    def reason(self) -> str:
+        return moves.why(self._row) if self._row is not None else ""
+
+    @property
     def over(self) -> bool:
         """Whether all who were offered it have come to an end, and nobody else is."""
-        through = self.halted or (self.phase == len(self.plan.phases) - 1 and not self.waiting)
-        return self.offered > 0 and self.ended == self.offered and through
+        row = self._row
+        follows = row is not None and moves.word(row) == moves.FOLLOWS and not self.waiting
+        return self.offered > 0 and self.ended == self.offered and (follows or self.state in (*ENDED, HALTED, PAUSED))
 
-    def begin(self, store: SqliteStore, now: int) -> None:
-        """Keep what the operator has sealed, and take the first devices in."""
+    def step(self, store: SqliteStore, now: int) -> None:
+        """Let the director do what is due, once, and see how far the fleet is."""
+        if self._stepper is None:
+            self._begin(store, now)
+            self._stepper = stepping.Stepper(store, DIRECTOR)
+        self._stepper.step(now)
+        self._look(store, now)
+
+    def _begin(self, store: SqliteStore, now: int) -> None:
+        """Keep what the operator has sealed."""
         plan, rollouts = self.plan, store.rollouts
         begun = plans.RolloutDecision(plan.fleet, plan.rollout, 1, plans.RolloutVerb.START, plan.made_by, "", now)
         with store.transaction():
             rollouts.add_variant(VariantRow(plan.variant, plan.model, 1, plan.name, self._statement, now))
-            self._id = rollouts.add(plans.seal_plan(plan, COMMAND, FLEET_ID), plan, now).id
-            rollouts.decide(self._id, 1, plans.seal_decision(begun, COMMAND, FLEET_ID), now)
-            rollouts.move(self._id, state=RUNNING, phase=0, now=now)
-            self._take_in(store, now)
+            row = rollouts.add(plans.seal_plan(plan, COMMAND, FLEET_ID), plan, now)
+            rollouts.decide(row.id, 1, plans.seal_decision(begun, COMMAND, FLEET_ID), now)
 
-    def step(self, store: SqliteStore, now: int) -> None:
-        """Look at what was reported; halt, go on to the next phase, and offer the variant to as many as the plan's rate allows."""
-        if not self._id:
-            self.begin(store, now)
-        counts, gates = self._look(store, now), self.plan.gates
-        failed, last = sum(counts[s] for s in FAILED), self.phase == len(self.plan.phases) - 1
-        tried = failed + counts[State.CONFIRMED] + counts[State.SOAKING]
-        if self.halted:
-            return
-        if failed >= gates.error_least and failed * plans.WHOLE > gates.error * tried:
-            self.halted = True
-            store.rollouts.move(self._id, state=HALTED, reason=f"{failed} of {tried} failed", now=now)
-            return
-        with store.transaction():
-            if not last and not self.waiting and counts[State.CONFIRMED] * plans.WHOLE >= gates.success * self.offered:
-                self.phase += 1
-                store.rollouts.move(self._id, phase=self.phase, now=now)
-                self._take_in(store, now)
-            self._offer(store, now)
-
-    def _look(self, store: SqliteStore, now: int) -> Counter[State]:
+    def _look(self, store: SqliteStore, now: int) -> None:
+        self._row = store.rollouts.get(self.plan.rollout)
+        assert self._row is not None
         counts: Counter[State] = Counter()
         self.codes.clear()
         self.waiting = 0
-        for tally in store.rollouts.tallies(self._id):
+        for tally in store.rollouts.tallies(self._row.id):
             if tally.state == WAITING:
                 self.waiting += tally.devices
                 continue
@@ -125,22 +120,6 @@ class RollingDirector:
         self.offered, self.confirmed, self.ended = sum(counts.values()), counts[State.CONFIRMED], sum(counts[s] for s in FINAL)
         if not self.curve or self.curve[-1][1:] != (self.offered, self.confirmed):
             self.curve.append((now, self.offered, self.confirmed))
-        return counts
-
-    def _take_in(self, store: SqliteStore, now: int) -> None:
-        found = (store.lineages.get(name, self.plan.model) for name in self._names[: self.plan.phases[self.phase].count])
-        self.waiting += store.rollouts.assign(self._id, [lineage.id for lineage in found if lineage is not None], self.phase, now)
-
-    def _offer(self, store: SqliteStore, now: int) -> None:
-        """Seal for some models what they are to run; the ingest tells it."""
-        plan, said = self.plan, terms.DeployTerms(self.plan.rollout, self._statement, soak=self.plan.soak)
-        for one in store.rollouts.waiting(self._id, round(plan.rate * STEP / 60), self.phase):
-            desired = Desired(
-                plan.fleet, one.device, plan.model, now, 1, now + plan.expiry, plan.variant, self._size, self.phase, more=said.as_map()
-            )
-            record = encode(desired, DIRECTOR, FLEET_ID)
-            store.rollouts.put_desired(DesiredRow(one.lineage, 1, self._id, plan.variant, record, desired.expiry, now))
-            self.waiting, self.offered = self.waiting - 1, self.offered + 1
 
 
 class DeviceRollout:

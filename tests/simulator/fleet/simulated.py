@@ -76,7 +76,8 @@ class FleetReport:
     stored: int = 0  # and at the end
     curve: list[tuple[float, int, int]] = field(default_factory=list)  # days since the rollout began, offered, confirmed
     failed: Counter[str] = field(default_factory=Counter)  # devices on which the variant failed, by code
-    halted: bool = False
+    state: str = ""  # of the rollout, and why it is in it
+    reason: str = ""
     recovery: Recovery | None = None
     exact: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -215,7 +216,7 @@ class SimulatedFleet:
         if self.director is not None:
             begun = self.director.curve[0][0]
             report.curve = [((at - begun) / DAY, offered, confirmed) for at, offered, confirmed in self.director.curve]
-            report.failed, report.halted = self.director.codes, self.director.halted
+            report.failed, report.state, report.reason = self.director.codes, self.director.state, self.director.reason
 
     def _judge(self) -> None:
         """Hold what the centre has against what the devices remember, while the command does so against what they have signed."""
@@ -230,7 +231,7 @@ class SimulatedFleet:
                 self._audit(store)
             finally:
                 out, _ = said.communicate()
-            report.recovery = recovered(store, Random(f"recovery {self.script.seed}"))  # alone on the machine, as far as it is ours
+            report.recovery = recovered(store, Random(f"recovery {self.script.seed}"))
             started = time.process_time()
             Ingest(store, secret=bytes(32)).catch_up()
             report.start_s = time.process_time() - started

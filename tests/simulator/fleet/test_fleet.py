@@ -81,7 +81,7 @@ def test_rounds_wait_for_each_other_where_a_radio_sleeps_and_only_there(tmp_path
 @pytest.mark.slow("lives through two days of thirty devices", seconds=3)
 def test_a_variant_that_fails_on_every_second_device_gets_no_further_than_the_canaries(tmp_path: Path) -> None:
     report = lived(replace(SCRIPT, failing=0.7), tmp_path / "fleet")
-    assert report.halted and report.curve[-1][1] == LEAST, "nobody was offered it behind the first phase"
+    assert report.state in ("halted", "paused") and report.curve[-1][1] == LEAST, "nobody was offered it behind the first phase"
     assert 3 <= sum(report.failed.values()) <= LEAST and report.versions == 40 + report.curve[-1][2]
 
 

@@ -47,7 +47,7 @@ def rollout(run: FleetReport) -> Figures:
     for share in (0.01, 0.5, 0.9, 0.99):
         reached[f"{100 * share:g} %"] = next((round(24 * at, 2) for at, _, done in run.curve if done >= share * run.script.devices), None)
     return {
-        "offered": run.curve[-1][1], "confirmed": run.curve[-1][2], "failed": dict(run.failed), "halted": run.halted,
+        "offered": run.curve[-1][1], "confirmed": run.curve[-1][2], "failed": dict(run.failed), "state": run.state, "reason": run.reason,
         "hours_to": reached, "soak_hours": run.script.soak / 3600,
     }  # fmt: skip
 
@@ -108,7 +108,7 @@ def _table(said: Figures) -> Iterator[str]:
         ("peak memory", f"{said['peak_mib']:,.0f} MiB"),
     ]  # fmt: skip
     if back:
-        rows.insert(3, ("recovery of one version", f"p50 {back['p50_ms']:.2f} ms and {back['p50_bytes']:,} bytes read, "
+        rows.insert(3, ("recovery of one version (processor)", f"p50 {back['p50_ms']:.2f} ms and {back['p50_bytes']:,} bytes read, "
                                                    f"p95 {back['p95_ms']:.2f} ms and {back['p95_bytes']:,}"))  # fmt: skip
     yield from (f"  {name:38}{value}" for name, value in rows)
 
@@ -118,8 +118,8 @@ def _rollout(said: Figures) -> Iterator[str]:
         reached = f"confirmed by {said['confirmed']} of {said['offered']} that were offered it"
         hours = ", ".join(f"{share} after {at} h" for share, at in said["hours_to"].items() if at is not None)
         failed = f", failed on {sum(said['failed'].values())}" if said["failed"] else ""
-        end = "; halted" if said["halted"] else ""
-        yield f"  rollout: {reached}{failed}{end}; {hours or 'too few yet'}"
+        yield f"  rollout: {reached}{failed}; {hours or 'too few yet'}"
+        yield f"    {said['state']}, {said['reason']}"
 
 
 def _paper(said: Figures) -> Iterator[str]:

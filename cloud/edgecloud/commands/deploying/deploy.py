@@ -8,7 +8,7 @@ from edgecloud import keys
 from edgecloud.registry import SqliteStore
 from edgecloud.rollouts import choosing, group, planning
 from edgecloud.rollouts.choosing import percent
-from edgecloud.rollouts.group import Audience, named
+from edgecloud.rollouts.group import Audience, RolloutGroup, named
 from edgecloud.rollouts.planning import RolloutOutline, duration
 from edgecloud.rollouts.power import CHANGED, SHARE
 from edgecloud.rollouts.verbs import next_number
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> Answer:
             raise BadArgument(reason=reason, fix=f"edgecloud variants add {variant.name} --model {variant.model} seals it anew")
         audience, cohort = _audience(store, args, variant)
         found = group.gather(store, variant, audience, learned=args.learned, progress=progress("devices"))
-        plan = _plan(store, args, variant, audience, cohort, found.names)
+        plan = _plan(store, args, variant, audience, cohort, found)
         drawn = planning.outline(store, plan, variant, found, args.link)
         state = "" if args.plan else _seal(args, store, plan)
         director = director_said(store)[1]
@@ -163,11 +163,12 @@ def _audience(store: SqliteStore, args: argparse.Namespace, variant: Variant) ->
 
 
 def _plan(
-    store: SqliteStore, args: argparse.Namespace, variant: Variant, audience: Audience, cohort: str, names: list[str]
+    store: SqliteStore, args: argparse.Namespace, variant: Variant, audience: Audience, cohort: str, found: RolloutGroup
 ) -> RolloutPlan:
     gates = RolloutGates(args.success, args.error, args.error_least, args.margin, USUAL.surely, args.patience)
-    phases = tuple(args.phase) or choosing.usual_for((_canary(args), *choosing.USUAL[1:]), len(names))
-    devices = tuple(names) if audience.devices else ()
+    phases = tuple(args.phase) or choosing.usual_for((_canary(args), *choosing.USUAL[1:]), len(found.names))
+    told_apart = any(one.why in group.UNFIT for one in found.left_out) and planning.listable(found.names)
+    devices = tuple(found.names) if audience.devices or told_apart else ()
     plan = RolloutPlan(
         store.fleet, variant.model, bytes(16), args.name or _free_name(store, variant.name), variant.commit, devices, cohort,
         audience.where, not devices and not args.no_follow, phases, gates, args.soak, args.rate, args.jitter, args.window or (0, 0),

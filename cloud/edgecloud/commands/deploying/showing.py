@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from modelwire.deploying.states import State
 from ..answer import Document, ago, facts, now, sentences, table, when
 from .answers import counted, director_said
 
-BACK = "gone back"
+BACK, NOTE = "gone back", 84  # characters under a chart's title
 ORDER = (WAITING, *(state.value for state in State), BACK)  # of a chart's bars, from below
 COLOURS = MappingProxyType({
     WAITING: "0.85", State.OFFERED.value: "tab:cyan", State.FETCHING.value: "tab:blue", State.STAGED.value: "tab:purple",
@@ -74,7 +75,7 @@ def draw(path: Path, store: SqliteStore, row: RolloutRow) -> None:
     parts = {state: [sum(t.devices for t in of if _state(t) == state) for _, of in phases] for state in ORDER}
     drawing.stacked(
         path, [f"phase {n + 1}" for n, _ in phases], {state: of for state, of in parts.items() if any(of)}, COLOURS,
-        title=f"{row.name}: {row.state}", note=why(row), unit="devices",
+        title=f"{row.name}: {row.state}", note=textwrap.shorten(why(row), NOTE, placeholder="..."), unit="devices",
     )  # fmt: skip
 
 

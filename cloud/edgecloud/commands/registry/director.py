@@ -35,11 +35,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="FILE", help=what)
     add_passphrase(parser)
     parser.add_argument("--log", choices=("text", "json"), help="form of the log on standard error (default: text); EDGECLOUD_LOG")
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info; EDGECLOUD_LOG_LEVEL")
+    what = "default: info, with --once error; EDGECLOUD_LOG_LEVEL"
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help=what)
 
 
 def run(args: argparse.Namespace) -> Answer:
-    start_log(args.log or from_environment("LOG", "text"), args.log_level or from_environment("LOG_LEVEL", "info"))
+    usual = "error" if args.once else "info"  # the answer says it all
+    start_log(args.log or from_environment("LOG", "text"), args.log_level or from_environment("LOG_LEVEL", usual))
     path = registry_path(args.db)
     if path.exists():
         require_private(path)

@@ -8,15 +8,14 @@ from edgecloud.commands import answer
 from edgecloud.commands.deploying import deploy
 from edgecloud.registry import open_registry
 from edgecloud.registry.rollout_rows import FrozenRow
-from edgecloud.rollouts import choosing, statements
+from edgecloud.rollouts import choosing, planning, statements
 from modelwire.deploying.plans import RolloutGates, RolloutVerb
-from modelwire.deploying.states import State
-from tests.edgecloud.centre import add_base, revoke
+from tests.edgecloud.centre import Centre, add_base, revoke
 from tests.edgecloud.desk import Desk
-from tests.edgecloud.device import TINY, Base
+from tests.edgecloud.device import TINY, Base, ScriptedDevice
 from tests.edgecloud.searching.fleet import other_base
 
-from .fleet import fleet, names, offer, report, variant
+from .fleet import fleet, names, offer, variant
 
 TWO_STEPS = ("--phase", "1", "--phase", "all")
 
@@ -95,9 +94,10 @@ def test_who_is_left_out_is_said_with_the_reason(ready: Desk) -> None:
     said = ready.json("deploy", "tall", "--all", *TWO_STEPS, "--plan")
     why = {one["device"]: one["why"] for one in said["left_out"]}  # type: ignore[attr-defined]
     assert why == {"pi-03": "frozen", "pi-05": "its key is revoked", "pi-07": "in another rollout"}
-    report(store, row, "pi-07", State.REVERTED)
-    again = ready.json("deploy", "tall", "--all", *TWO_STEPS, "--plan")
-    assert "pi-07" not in {one["device"] for one in again["left_out"]}  # type: ignore[attr-defined]
+    for state, left in (("halted", False), ("paused", True), ("done", False)):
+        store.rollouts.move(row.id, state=state, now=3)
+        again = ready.json("deploy", "tall", "--all", *TWO_STEPS, "--plan")
+        assert ("pi-07" in {one["device"] for one in again["left_out"]}) is left, state  # type: ignore[attr-defined]
     assert "frozen (1): pi-03; bench" in ready.ok("deploy", "tall", "--all", *TWO_STEPS, "--plan")
     store.close()
 
@@ -110,6 +110,25 @@ def test_a_variant_of_another_schema_goes_to_nobody_unless_it_begins_anew(ready:
     said = ready.error("deploy", "wide", "--all", *TWO_STEPS)
     assert "12 another schema" in str(said["message"]) and "--learned anew" in str(said["hint"])
     assert ready.json("deploy", "wide", "--all", *TWO_STEPS, "--learned", "anew", "--plan")["devices"] == 12
+
+
+def test_in_a_mixed_fleet_a_plan_lists_who_can_run_it_and_the_director_goes_to_nobody_else(
+    ready: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_registry(ready.folder / "fleet.db", synchronous="OFF")
+    other = Base((TINY.parent / "digits.tflite").read_bytes())
+    add_base(store, other, "wide")
+    Centre(store, now=answer.now()).meet(ScriptedDevice(other, name="pi-99"))
+    said = ready.json("deploy", "tall", "--all", *TWO_STEPS)
+    assert said["left_out"] == [{"device": "pi-99", "why": "another schema", "detail": "--learned anew begins from the variant as it is"}]
+    row = store.rollouts.named("tall-1")
+    assert row is not None
+    plan = statements.plan_of(store, row).plan
+    assert list(plan.devices) == names(12) and not plan.follow and any("by name" in one for one in said["warnings"])  # type: ignore[attr-defined]
+    monkeypatch.setattr(planning, "LISTED_BYTES", 20)
+    error = ready.error("deploy", "tall", "--all", *TWO_STEPS, "--plan")
+    assert "too many to be listed" in str(error["message"]) and "--where" in str(error["hint"])
+    store.close()
 
 
 def test_the_base_that_devices_run_is_no_news_to_them(ready: Desk) -> None:

@@ -14,7 +14,7 @@ from edgecloud.registry import SqliteStore
 from edgecloud.registry.rollout_rows import STATES, DesiredRow, RolloutRow
 from edgecloud.rollouts import statements
 from edgecloud.rollouts.verbs import RULES
-from modelwire.deploying.plans import RolloutVerb
+from modelwire.deploying.plans import RolloutDecision, RolloutVerb, seal_decision
 from modelwire.deploying.states import State
 from modelwire.errors import BadSignature
 from modelwire.wire.keys import KeyKind, write_key
@@ -52,8 +52,8 @@ def moved(store: SqliteStore, state: str, reason: str = "") -> None:
     store.rollouts.move(row_of(store).id, state=state, reason=reason + noted, now=CHANGED)
 
 
-def verbs(store: SqliteStore) -> list[str]:
-    return [one.decision.verb.value for one in statements.decisions_of(store, row_of(store))]
+def verbs(store: SqliteStore, name: str = "spring") -> list[str]:
+    return [one.decision.verb.value for one in statements.decisions_of(store, row_of(store, name))]
 
 
 @pytest.mark.parametrize("verb", [verb for verb in RolloutVerb if verb is not RolloutVerb.APPROVE])
@@ -130,8 +130,10 @@ def test_another_person_approves_with_a_key_of_their_own_and_it_starts_no_earlie
     assert "lacks 1 approval of 1" in str(desk.error("rollout", "start", "two")["message"])
     assert "who made it can't approve it" in str(desk.error("rollout", "approve", "two")["message"])
     two = row_of(store, "two")
-    own = rollouts.decision(RolloutVerb.APPROVE, 1, rollout=two.rollout, key=load_key(anna, KeyKind.COMMAND_PRIVATE))
-    store.rollouts.decide(two.id, 1, own, 1)  # as if this program had let it pass
+    own = RolloutDecision(store.fleet, two.rollout, 1, RolloutVerb.APPROVE, "anna", "", 1)
+    sealed = seal_decision(own, load_key(anna, KeyKind.COMMAND_PRIVATE), store.identity.id)
+    store.rollouts.decide(two.id, 1, sealed, 1)  # as if this program had let it pass
+    assert verbs(store, "two") == ["approve"]
     assert "lacks 1 approval of 1" in str(desk.error("rollout", "start", "two")["message"])
     said = desk.json("rollout", "approve", "two", "--key", "berta.key")
     assert said["sealed"] and said["approvals"] == {"have": 1, "of": 1}
