@@ -84,10 +84,9 @@ class DeployMachine:
         self._report()
 
     def _repeated(self, desired: Desired, row: TakenDesired | None) -> None:
-        if row is None:
+        if row is None or row.number != desired.number:
             return  # it was passed by, and said so
-        held = self._read(row).desired
-        if held.number == desired.number and replace(held, at=0) != replace(desired, at=0):
+        if replace(self._read(row).desired, at=0) != replace(desired, at=0):
             raise self._refused(desired, "another one has its number")
         self.say_again()
 

@@ -220,6 +220,18 @@ def test_the_same_one_again_is_answered_by_the_same_report_also_after_its_time()
     assert w.states.count("confirmed") == 2
 
 
+def test_one_without_terms_is_passed_by_once_and_ends_nothing() -> None:
+    w = at(State.SOAKING)
+    plain = replace(desired(2), more={})
+    for _ in range(2):
+        w.take(plain)
+        w.hear()
+    assert [(r.number, r.state, r.reason) for r in w.reports if r.number == 2] == [(2, "refused", "this release deploys nothing")]
+    assert w.stands(State.SOAKING)
+    w.run()
+    assert w.stands(State.CONFIRMED)
+
+
 @pytest.mark.parametrize("state", [State.OFFERED, State.FETCHING, State.STAGED])
 def test_its_time_is_over_before_it_was_tried(state: State) -> None:
     w = at(state)
