@@ -1,4 +1,4 @@
-"""A fleet that rolls out: beside broker, ingester and devices a director of its own, variants of the digits, and who counts what is sent."""
+"""A fleet that rolls out: a director beside broker, ingester and devices, variants of the digits, and who counts what is sent."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 import paho.mqtt.client as paho
 from ai_edge_litert import schema_py_generated as schema
@@ -87,6 +88,16 @@ class RollingFleet(Fleet):
                 raise TimeoutError(f"{what} did not come within {PATIENCE:g} s\n{logs}")
             time.sleep(LOOK)
 
+    def deploy(self, variant: str, *words: str) -> str:
+        """Seal a plan for the whole fleet, start it, and return its name."""
+        said = self.cloud("deploy", variant, "--all", "--no-follow", "--jitter", "0s", "--start", *words)
+        return str(said["rollout"])
+
+    def ever_served(self, variant: str) -> list[str]:
+        """Return the devices that have served a variant at any time, by their own word."""
+        lines = {name: p.log.read_text(errors="replace").splitlines() for name, p in self.devices.items()}
+        return [name for name, said in lines.items() if any(f"the variant {variant} (" in one and ": soaking" in one for one in said)]
+
     def until_state(self, rollout: str, *states: str) -> dict[str, Any]:
         """Wait until a rollout is in one of these states, and return it."""
         self.until(f"{rollout} {' or '.join(states)}", lambda: self.rollout(rollout)["state"] in states)
@@ -146,8 +157,32 @@ def listening(port: int) -> Iterator[Counter[tuple[str, str]]]:
         client.loop_stop()
 
 
+def crashing() -> bytes:
+    """Return a variant whose inference ends the process that opens it: a loop whose condition is the subgraph that it stands in."""
+    model = schema.ModelT.InitFromPackedBuf(model_file(MODEL), 0)
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.WHILE
+    code.version = 1
+    model.operatorCodes.append(code)
+    own, other = [s.subgraphIndex for key in (b"infer", b"eval") for s in model.signatureDefs if s.signatureKey == key]
+    for index, body in ((own, other), (other, own)):
+        graph, loop = model.subgraphs[index], schema.OperatorT()
+        x = graph.tensors[graph.inputs[0]]
+        result = schema.TensorT()
+        result.name, result.shape, result.type, result.buffer = b"loop", x.shape, x.type, 0
+        graph.tensors.append(result)
+        loop.opcodeIndex, loop.inputs = len(model.operatorCodes) - 1, np.array(graph.inputs, np.int32)
+        loop.outputs = np.array([len(graph.tensors) - 1], np.int32)
+        loop.builtinOptionsType, loop.builtinOptions = schema.BuiltinOptions.WhileOptions, schema.WhileOptionsT()
+        loop.builtinOptions.condSubgraphIndex, loop.builtinOptions.bodySubgraphIndex = index, body
+        graph.operators.append(loop)
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def slow() -> bytes:
-    """Return a file that takes the samples of the digits and computes thousands of times as much: convolutions, and a head to be trained."""
+    """Return a file that takes the samples of the digits and computes a thousand times as much, with a head to be trained."""
     net = NetWriter(5)
     x = first = net.tensor("x", (1, 64))
     shape = net.tensor("shape", (4,), np.array((1, 8, 8, 1), np.int32))
