@@ -74,16 +74,16 @@ class RollingFleet(Fleet):
         """Return the file that the application on a device opens."""
         return (self.home(device) / "state" / "models" / MODEL / "served.tflite").read_bytes()
 
-    def desired(self, device: str) -> dict[str, Any] | None:
-        """Return how far a device is with what is desired of it."""
-        said: dict[str, Any] = self.look(device, "desired")
-        return said.get("desired")
+    def desired(self, device: str, variant: str) -> dict[str, Any] | None:
+        """Return how far a device is with a variant; None where it is another that is desired, or none."""
+        said: dict[str, Any] | None = self.look(device, "desired")["models"][0]["desired"]
+        return said if said is not None and said["name"] == variant else None
 
     def until(self, what: str, holds: Callable[[], bool]) -> None:
         """Wait until something holds. Raises TimeoutError with the ends of the logs."""
         end = time.monotonic() + PATIENCE
         while not holds():
-            if time.monotonic() > end or not self.director.running:
+            if time.monotonic() > end or (self.director.starts and not self.director.running):
                 logs = "\n".join(f"--- {p.name}\n{p.tail(12)}" for p in (self.ingester, self.director, *self.devices.values()))
                 raise TimeoutError(f"{what} did not come within {PATIENCE:g} s\n{logs}")
             time.sleep(LOOK)

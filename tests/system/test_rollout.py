@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests import broker
 from tests.broker import Mosquitto
-from tests.evidence.deploy import worse
+from tests.evidence.deploy import kills, worse
 from tests.evidence.deploy.worse import CANARIES, NAMES, Answers
 
 from . import rolling
 from .rolling import RollingFleet
 
-pytestmark = [pytest.mark.slow("lets eight agents train, and rolls out several variants", seconds=90)]
+pytestmark = [
+    pytest.mark.slow("lets eight agents train, and rolls out several variants", seconds=90),
+    pytest.mark.skipif(broker.program() is None, reason=broker.MISSING),
+]
 STOPPED = {  # variant: how it is made, what `variants add` and `deploy` are told, the state of its rollout, the word of its devices
     "crashing": (rolling.crashing, (), (), "halted", "crash"),
     "not-finite": (rolling.not_finite, (), (), "halted", "not-finite"),
@@ -66,3 +70,8 @@ def test_an_equal_variant_that_answers_otherwise_is_halted_in_no_rollout_to_fift
     assert int(figures["worse_reached_simulated"]) <= 5 and float(figures["worse_points_simulated"]) < -5
     answers = Answers()
     assert 0.02 < (answers.equal(0) != answers.base).mean() < 0.1, "it is no copy: some of its answers are others"
+
+
+def test_whichever_process_is_killed_while_a_variant_comes_each_agent_ends_whole() -> None:
+    figures = kills.measure(False)
+    assert (figures["processes_killed"], figures["processes_killed_wrong"]) == (len(kills.SOME), 0)
