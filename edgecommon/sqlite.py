@@ -100,11 +100,8 @@ class Database:
         """
         self.run("PRAGMA busy_timeout = 0")
         try:
-            with self.transaction():  # SQLite flushes its log at each commit, and this one changes nothing
-                self.run(f"PRAGMA user_version = {self.number('PRAGMA user_version')}")
-        except StateBusy:
-            pass
-        except DiskUnwritable:  # there is no room for a commit, and none is needed to flush what is there
+            self.run("PRAGMA wal_checkpoint(PASSIVE)")  # SQLite flushes the log before it copies what stands there
+        except (StateBusy, DiskUnwritable):  # no room is needed to flush what is there
             with suppress(OSError):
                 log = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
                 try:
