@@ -400,7 +400,8 @@ class DeployMachine:
     def _report(self) -> None:
         row = self._memory.current()
         assert row is not None
-        self._news.report(row, self._read(row).desired, serves=self._means.serves(), passive=self._means.passive())
+        order = self._read(row)
+        self._news.report(row, order.desired, serves=self._means.serves(), passive=self._means.passive(), newest=order.terms.back)
 
     def _pass_by(self, desired: Desired) -> None:
         """Say that nothing comes of a desired without terms."""

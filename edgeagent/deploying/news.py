@@ -35,8 +35,13 @@ class DeployNews:
         """Forget what was asked for: it is asked for again."""
         self._waiting = [record for record in self._waiting if isinstance(record, Report)]
 
-    def report(self, row: TakenDesired, desired: Desired, *, serves: bytes, passive: bytes) -> None:
-        """Say how far a desired is. serves, passive: commits of the base that is served and of the way back."""
+    def report(self, row: TakenDesired, desired: Desired, *, serves: bytes, passive: bytes, newest: bool = False) -> None:
+        """Say how far a desired is. serves, passive: commits of the base that is served and of the way back.
+
+        newest: what still waits of the same desired goes: who goes back says where it is, in few bytes, and not by which states.
+        """
+        if newest:
+            self._waiting = [one for one in self._waiting if not (isinstance(one, Report) and one.number == desired.number)]
         figures = replace(row.figures, code=row.code, serves=serves, passive=passive)
         reason = "".join(c if c.isprintable() else "?" for c in row.reason)[:TEXT_MAX]
         t = self._target

@@ -270,7 +270,8 @@ class Stepper:
         self._repeat_back(row, now, done)
         if sent == BATCH:
             return None
-        back = [one for one in self.store.rollouts.tallies(row.id) if one.back]
+        tallies = self.store.rollouts.tallies(row.id)
+        back = [one for one in tallies if one.back]
         waits = sum(one.devices for one in back if one.state in _OPEN)
         if waits and self._any_may_answer(row, now):
             return None
@@ -278,6 +279,8 @@ class Stepper:
         parts = [f"{sum(one.devices for one in back if one.state == State.CONFIRMED.value)} devices are back on what they had"]
         parts += [f"{stayed} ended otherwise"] * bool(stayed) + [f"{waits} are away, and go back when they come"] * bool(waits)
         parts += [f"of {kept} it is not known what they had"] * bool(kept)
+        newer = sum(one.devices for one in tallies if not one.back and one.state in _SERVED) - kept
+        parts += [f"{newer} were told something newer since, and are left as they are"] * (newer > 0)
         ended = ABORTED if moves.word(row) == "abort" else ROLLED_BACK
         return RolloutMove(ended, None, f"{moves.word(row)}: {'; '.join(parts)}")
 

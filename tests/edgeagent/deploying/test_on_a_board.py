@@ -53,7 +53,7 @@ def test_a_variant_is_taken_over_and_rounds_go_on_upon_it(tmp_path: Path, clock:
         sent = sum(x.size for x in c.updates())
         c.push(back_to(TINY, 2), "desired")
         r.serve(200)
-        assert states(c, 2) == ["offered", "staged", "probing", "soaking", "confirmed"]
+        assert states(c, 2)[-1] == "confirmed" and len([x for x in c.reports if getattr(x, "number", 0) == 2]) <= 3, "in few bytes"
         assert r.lineage.base_commit == manifest_of(TINY).commit and newest_is_served(c, r)
         assert r.lineage.load().state.root == before.root, "as it was when it was left"
         assert sum(x.size for x in c.updates()) - sent < 2048

@@ -173,6 +173,8 @@ def test_a_report_moves_its_assignment_with_its_figures_and_the_last_one_ends_th
         "soaking", 0.5, 0.75, 50, 3, 1, "kept", 7,
     )  # fmt: skip
     assert rollouts.tallies(one) == [RolloutTally(0, "soaking", "", False, 1, 50, 3, 1)]
+    assert rollouts.desired_for_hello(1, 1001) is not None, "who has begun with it is asked how it ended, also once it has expired"
+    assert rollouts.open_desired(1001, 0) == []
     assert say(store, "fetching", 1, 42) is ReportTaken.LATE and say(store, "confirmed", 9) is ReportTaken.UNKNOWN
     assert say(store, "confirmed", 1, 43, figures) is ReportTaken.APPLIED
     assert rollouts.newest_desired(1).ended == 43 and rollouts.desired_for_hello(1, 0) is None and rollouts.open_desired(0, 0) == []

@@ -419,6 +419,11 @@ def test_a_newer_rollout_is_not_undone_by_rolling_back_an_older_one(rolling: Rol
     rolling.settle()
     assert rolling.desired("pi-1") == newer
     assert rolling.states(first) == {"confirmed": 1, "offered back": 7}
+    for n in range(2, 9):
+        rolling.say(f"pi-{n}", State.CONFIRMED)
+    rolling.settle()
+    reason = next(row.reason for row in rolling.store.rollouts.all() if row.id == first.id)
+    assert "7 devices are back on what they had; 1 were told something newer since" in reason
 
 
 def test_late_reports_of_an_ended_rollout_move_nothing(rolling: Rolling) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("device", "gates", "fetching", "rollback", "simulate")
+PARTS: tuple[str, ...] = ("device", "gates", "fetching", "rollback", "simulate", "worse", "kills")
 
 
 def measure(full: bool) -> Figures:

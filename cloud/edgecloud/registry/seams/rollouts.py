@@ -104,7 +104,7 @@ class Rollouts(Protocol):
         """
 
     def desired_for_hello(self, lineage: int, now: int) -> DesiredRow | None:
-        """Return what a model is to be told that says hello: its newest desired, unless that ended or expired."""
+        """Return what a model is to be told that says hello: its newest desired, unless that ended, or expired before it reported on it."""
 
     def take_report(self, lineage: int, report: Report, figures: DeviceFigures | None, data: bytes, now: int) -> ReportTaken:
         """Keep a report, one a state of each desired, and move the assignment on. With a final state that desired and all before it end.

@@ -208,7 +208,10 @@ class SqliteRollouts:
 
     def desired_for_hello(self, lineage: int, now: int) -> DesiredRow | None:
         newest = self.newest_desired(lineage)
-        return newest if newest is not None and not newest.ended and newest.expiry >= now else None
+        if newest is None or newest.ended:
+            return None
+        # Who has said how far it is took it in time: its last report may be what a broker lost.
+        return newest if newest.expiry >= now or self.reports(lineage, newest.number) else None
 
     def take_report(self, lineage: int, report: Report, figures: DeviceFigures | None, data: bytes, now: int) -> ReportTaken:
         r, state = report, State(report.state)
