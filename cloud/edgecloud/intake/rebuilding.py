@@ -168,14 +168,16 @@ class Rebuilder:
     def _build_there(self, pool: WorkerPool, limit: int, stopping: Callable[[], bool]) -> list[_Built]:
         """Return what came of some versions, rebuilt by other processes, which have the next ones in hand by then."""
         results: list[_Built] = []
+        heard = set[int]()  # whose outcome is here: until it is committed, the registry says that they wait
         end = float("inf")
         while not stopping():
             self._beat()
-            self._deal(pool, limit, again=not results)
+            self._deal(pool, limit, heard, again=not results)
             results += self._train(0.0 if results or pool.waiting else TRAINED)
             if not pool.waiting:
                 break
             for outcome in pool.take(min(POLL, max(0.0, end - time.monotonic()))):
+                heard.add(outcome.id)
                 results += self._heard(self._dealt.pop(outcome.id), outcome)
             if len(results) >= limit or time.monotonic() >= end:
                 break
@@ -183,11 +185,11 @@ class Rebuilder:
                 end = time.monotonic() + TOGETHER
         return results
 
-    def _deal(self, pool: WorkerPool, limit: int, again: bool) -> None:
+    def _deal(self, pool: WorkerPool, limit: int, heard: set[int], again: bool) -> None:
         """Keep the pool busy. Slow lineages are dealt to it when nothing else waits. again: nothing is judged and not yet committed."""
         if pool.waiting >= 2 * limit:
             return
-        versions = [v for v in self._fresh(limit) if v.id not in self._dealt]
+        versions = [v for v in self._fresh(limit) if v.id not in self._dealt and v.id not in heard]
         if again and not versions and not self._dealt:
             versions = self._left_over(limit)
         for version in versions:
