@@ -101,6 +101,7 @@ class RolloutCandidate:
     lineage: int
     device: str
     base: bytes  # commit of the base that its head is on
+    runtime: str = ""  # its key, as its last hello said it; empty: none was said
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ class Stepper:
         assert orders.plan is not None
         follows = moves.word(row) == moves.FOLLOWS
         if follows or not self.store.rollout_steps.assigned_count(row.id, row.phase):
-            nobody = self._take_in(row, orders, now, done)
+            nobody = self._take_in(row, offer, orders, now, done)
             if nobody is not None and not follows:
                 return nobody
         self._offer(row, offer, now, done)
@@ -198,15 +198,14 @@ class Stepper:
             return moves.next_phase(row, orders, _said(ruling))
         return RolloutMove(HALTED if ruling.ruling is Ruling.HALT else PAUSED, None, _said(ruling))
 
-    def _take_in(self, row: RolloutRow, orders: RolloutOrders, now: int, done: StepDone) -> RolloutMove | None:
+    def _take_in(self, row: RolloutRow, offer: RolloutOffer, orders: RolloutOrders, now: int, done: StepDone) -> RolloutMove | None:
         """Take the devices of a phase in, once the whole fleet was looked at; a move when nobody comes in."""
-        assert orders.plan is not None
         if moves.word(row) == moves.FOLLOWS and 0 <= now - self._looked.get(row.id, 0) < LOOK_EVERY:
             return None
         if any(id != row.id and one.model == row.model for (id, _), one in self._enrolments.items()):
             done.unfinished = True  # both would find the same devices
             return None
-        one = self._enrolments.setdefault((row.id, row.phase), Enrolment(row.id, orders.plan))
+        one = self._enrolments.setdefault((row.id, row.phase), Enrolment(row.id, offer.plan, offer.variant))
         if not one.go_on(self.store):
             done.unfinished = True
             return None

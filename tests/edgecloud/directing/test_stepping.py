@@ -18,7 +18,7 @@ from modelwire.errors import BadArgument
 from modelwire.wire.signing import PrivateKey
 from tests.keys import COMMAND, ROOT
 
-from .desk import BY_STEPS, EQUAL, MODEL, NEW, OLD, STRANGER, T0, WORSE, Rolling, name_of, new_variant
+from .desk import ANOTHER, BY_STEPS, EQUAL, MODEL, NEW, OLD, STRANGER, T0, WORSE, Rolling, base_of, name_of, new_variant
 
 APPROVE, START, PAUSE, RESUME = RolloutVerb.APPROVE, RolloutVerb.START, RolloutVerb.PAUSE, RolloutVerb.RESUME
 HALT, ROLL_BACK, ABORT = RolloutVerb.HALT, RolloutVerb.ROLL_BACK, RolloutVerb.ABORT
@@ -398,6 +398,35 @@ def test_devices_that_come_later_follow_and_a_newer_rollout_ends_that(rolling: R
     rolling.plan(rollout=bytes([9]) * 16, name="summer")
     rolling.settle()
     assert rolling.store.rollouts.by_id(first.id).state == "done" and rolling.states() == {"offered": 9}
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_device_that_can_not_run_it_is_not_offered_it_whenever_it_comes(rolling: Rolling, named: bool) -> None:
+    other = bytes([3]) * 32
+    rolling.store.bases.add(base_of(other, "other", ANOTHER))
+    rolling.store.rollouts.add_variant(VariantRow(NEW, MODEL, 2, "night", new_variant(runtime="litert", number=2), 5))
+    rolling.join(9, other)
+    rolling.join(10, runtime="tflite 2.14 x86_64")
+    rolling.join(11, runtime="litert 2.1 aarch64")
+    rolling.plan(follow=not named, devices=tuple(name_of(n) for n in range(1, 12)) if named else ())
+    rolling.settle()
+    assert {one.device for one in rolling.assigned()} == {name_of(n) for n in (*range(1, 9), 11)}
+    if not named:
+        rolling.serve()
+        rolling.serve()
+        assert rolling.row.reason.startswith("follows: "), rolling.row
+        rolling.join(12, other)
+        rolling.join(13, runtime="litert 2.1 aarch64")
+        rolling.step(after=61)
+        assert {one.device for one in rolling.assigned()} == {name_of(n) for n in (*range(1, 9), 11, 13)}
+
+
+def test_who_begins_anew_may_have_another_schema(rolling: Rolling) -> None:
+    rolling.store.bases.add(base_of(bytes([3]) * 32, "other", ANOTHER))
+    rolling.join(9, bytes([3]) * 32)
+    rolling.plan(learned="anew")
+    rolling.settle()
+    assert rolling.states() == {"offered": 9}
 
 
 def test_numbers_rise_above_those_of_a_registry_that_was_restored(rolling: Rolling) -> None:
