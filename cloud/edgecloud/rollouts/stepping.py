@@ -157,6 +157,9 @@ class Stepper:
             return RolloutMove(HALTED, None, _said(halting))
         if row.state == PAUSED:
             return None
+        if not orders.lets_run(served=stand.served > 0):
+            reason = f"{moves.SEAL}: it is {row.state}, and no decision that is sealed by a key which speaks lets it run"
+            return RolloutMove(PAUSED, None, reason)
         try:
             offer = RolloutOffer(orders.plan, *_stated(self.store, held, orders, now))
         except ModelWireError as error:

@@ -286,6 +286,29 @@ def test_a_row_that_says_it_runs_brings_nobody_anything_without_its_plan(rolling
     assert rolling.row.state == "paused" and rolling.row.reason.startswith("seal: ") and rolling.states() == {}
 
 
+@pytest.mark.parametrize("last", [None, PAUSE, HALT, ROLL_BACK, ABORT])
+def test_a_row_that_says_it_runs_brings_nobody_anything_that_no_decision_lets_run(rolling: Rolling, last: RolloutVerb | None) -> None:
+    rolling.plan(started=False)
+    if last is not None:
+        rolling.decide(START)
+        rolling.decide(last)
+        rolling.settle()
+        assert rolling.states() == {}
+    rolling.store.rollouts.move(rolling.row.id, state="running", reason="start: anna (decisions: 9)", now=rolling.now)
+    rolling.settle()
+    assert rolling.row.state == "paused" and rolling.row.reason.startswith("seal: it is running, and no decision"), rolling.row
+    assert rolling.states() == {}
+
+
+def test_a_row_that_says_it_runs_needs_the_approvals_of_its_plan(rolling: Rolling) -> None:
+    rolling.plan(approvals=1)
+    rolling.settle()
+    assert rolling.row.state == "draft"
+    rolling.store.rollouts.move(rolling.row.id, state="running", now=rolling.now)
+    rolling.settle()
+    assert rolling.row.state == "paused" and rolling.states() == {}
+
+
 def test_a_director_whose_key_the_fleet_does_not_name_does_nothing(rolling: Rolling) -> None:
     rolling.plan()
     for key in (STRANGER, COMMAND):

@@ -24,7 +24,8 @@ class SqliteRolloutSteps:
 
     def candidates(self, id: int, after: int, span: int) -> list[RolloutCandidate]:
         rows = self._database.all(
-            f"SELECT l.id, l.device, ({_HEAD_BASE.format('l.id')}) AS base, coalesce(l.runtime, '') FROM lineage l JOIN rollout r ON r.id = ?1"
+            f"SELECT l.id, l.device, ({_HEAD_BASE.format('l.id')}) AS base, coalesce(l.runtime, '') FROM lineage l"
+            " JOIN rollout r ON r.id = ?1"
             " WHERE l.id > ?2 AND l.id <= ?2 + ?3 AND l.model = r.model"
             " AND EXISTS (SELECT 1 FROM device_key k WHERE k.device = l.device AND k.revoked_at IS NULL)"
             " AND NOT EXISTS (SELECT 1 FROM frozen f WHERE f.device = l.device AND f.model IN (l.model, ''))"
