@@ -184,6 +184,8 @@ class Stepper:
         waited = now - max(row.phase_at, row.changed_at)
         ruling = gates.success(stand.phase, orders.plan.gates, confirmed=False, waited=waited)
         if ruling.ruling is Ruling.PASS:
+            if self.store.rollouts.waiting(row.id, 1, row.phase):
+                return None  # whom rate or jitter hold up yet: after the last phase nobody would offer it to them
             return RolloutMove(SOAKING, None, _said(ruling))
         return RolloutMove(PAUSED, None, _said(ruling)) if ruling.ruling is Ruling.PAUSE else None
 

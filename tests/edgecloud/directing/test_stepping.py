@@ -379,6 +379,20 @@ def test_the_rate_bounds_how_many_are_offered_it_a_minute(rolling: Rolling) -> N
     assert rolling.states()["offered"] == 6
 
 
+def test_devices_that_the_rate_holds_up_are_offered_it_though_enough_serve_it(rolling: Rolling) -> None:
+    for n in range(9, 21):
+        rolling.join(n)
+    rolling.plan(rate=19)
+    rolling.settle()
+    rolling.all_say(State.SOAKING, EQUAL)
+    rolling.settle()
+    assert rolling.states() == {"soaking": 19, "waiting": 1} and rolling.row.state == "running"
+    rolling.step(after=61)
+    rolling.settle()
+    rolling.serve()
+    assert rolling.states() == {"confirmed": 20} and rolling.row.state == "done"
+
+
 def test_the_jitter_spreads_the_offers_of_a_phase(rolling: Rolling) -> None:
     rolling.plan(jitter=800)
     rolling.settle()
