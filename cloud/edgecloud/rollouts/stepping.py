@@ -41,6 +41,7 @@ from .orders import RolloutOrders, SealedOrder, orders_of, variant_in
 BATCH = 500  # devices that one step offers something, in one transaction: a tenth of a second in which no update is taken in
 LOOK_EVERY = 60  # seconds between two looks at all of a fleet for who has come to fit, or did not hear in time
 AWAY = 600  # seconds after which the way back is not waited for where its device is off line
+ANSWERED = DAY  # seconds after which the way back is not waited for at all: who is on line and says nothing keeps no fleet from what comes next
 _TURNS = 64  # of one rollout in one step
 _NOT_SERVED = (State.OFFERED.value, State.FETCHING.value, State.STAGED.value, State.PROBING.value)
 _SERVED = (State.SOAKING.value, State.CONFIRMED.value)
@@ -192,7 +193,7 @@ class Stepper:
     def _soaking(self, row: RolloutRow, orders: RolloutOrders, stand: RolloutStanding, now: int) -> RolloutMove | None:
         assert orders.plan is not None
         soak, waived = soak_of(orders.plan, row.phase), moves.word(row) == moves.WAIVED
-        if now - (row.changed_at if waived else row.phase_at) < soak:
+        if now - row.changed_at < soak if waived else 0 <= now - row.phase_at < soak:
             return None
         if not waived:  # who has confirmed it has soaked by his own clock
             ruling = gates.success(stand.phase, orders.plan.gates, confirmed=True, waited=now - row.changed_at - soak)
@@ -260,12 +261,13 @@ class Stepper:
     def _room(self, row: RolloutRow, offer: RolloutOffer, now: int, *, spread: bool = True) -> int:
         plan, room = offer.plan, BATCH
         if plan.rate:
-            room = min(room, plan.rate - self.store.rollout_steps.offers_since(row.id, now - 60, plan.rate))
+            room = min(room, plan.rate - self.store.rollout_steps.offers_between(row.id, now - 60, now, plan.rate))
         if plan.jitter and spread:
             # Devices wait in an order that is chance already: as many as the time that has passed makes due.
             of = self.store.rollout_steps.assigned_count(row.id, row.phase)
             left = sum(one.devices for one in self.store.rollouts.tallies(row.id) if (one.phase, one.state) == (row.phase, WAITING))
-            due = math.ceil(of * min(1.0, (now - row.phase_at + 1) / plan.jitter))
+            begun = now - row.phase_at  # below 0: by a clock that was ahead
+            due = math.ceil(of * min(1.0, (begun + 1) / plan.jitter)) if begun >= 0 else of
             room = min(room, due - (of - left))
         return room
 
@@ -278,21 +280,26 @@ class Stepper:
         waits = sum(one.devices for one in back if one.state in _OPEN)
         if waits and self._any_may_answer(row, now):
             return None
+        late = now - row.changed_at >= ANSWERED
         stayed = sum(one.devices for one in back if one.state not in _OPEN and one.state != State.CONFIRMED.value)
         parts = [f"{sum(one.devices for one in back if one.state == State.CONFIRMED.value)} devices are back on what they had"]
-        parts += [f"{stayed} ended otherwise"] * bool(stayed) + [f"{waits} are away, and go back when they come"] * bool(waits)
+        parts += [f"{stayed} ended otherwise"] * bool(stayed) + [f"{waits} {'have not answered' if late else 'are away'}, and go back when they come"] * bool(waits)
         parts += [f"of {kept} it is not known what they had"] * bool(kept)
         ended = ABORTED if moves.word(row) == "abort" else ROLLED_BACK
         return RolloutMove(ended, None, f"{moves.word(row)}: {'; '.join(parts)}")
 
     def _any_may_answer(self, row: RolloutRow, now: int) -> bool:
         """Return whether one that was sent back and has not answered is on line, or was told of it only just now."""
-        waits = self.store.rollout_steps.under_way(row.id, _OPEN, back=True, before=now + 1, limit=2 * BATCH)
-        for one in waits:
-            presence = self.store.lineages.presence(one.lineage)
-            if now - one.offered_at < AWAY or (presence is not None and presence.online):
-                return True
-        return len(waits) == 2 * BATCH
+        if now - row.changed_at >= ANSWERED:
+            return False
+        after, look = 0, self.store.rollout_steps.under_way
+        while waits := look(row.id, _OPEN, back=True, before=now + 1, after=after, limit=2 * BATCH):
+            for one in waits:
+                presence = self.store.lineages.presence(one.lineage)
+                if now - one.offered_at < AWAY or (presence is not None and presence.online):
+                    return True
+            after = waits[-1].lineage
+        return False
 
     def _take_back(self, row: RolloutRow, states: Sequence[str], now: int, done: StepDone) -> tuple[int, int]:
         """Send back, or tell to stay, devices in some states; return how many, and of how many it is not known what they had."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgecloud.registry import FrozenRow, VariantRow
-from edgecloud.rollouts import enrolling
+from edgecloud.rollouts import enrolling, stepping
 from edgecloud.rollouts.stepping import Stepper
 from modelwire.deploying.plans import RolloutGates, RolloutPhase, RolloutVerb
 from modelwire.deploying.reports import Code, DeviceFigures
@@ -127,6 +127,48 @@ def test_devices_that_are_away_do_not_hold_up_the_end_of_a_roll_back_and_are_tol
     assert lineage is not None
     told = rolling.store.rollouts.desired_for_hello(lineage.id, rolling.now + 80 * 86_400)
     assert told is not None and told.variant == OLD
+
+
+def test_any_number_of_devices_that_are_away_hold_up_no_roll_back(rolling: Rolling, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stepping, "BATCH", 2)
+    rolling.plan()
+    rolling.settle()
+    rolling.decide(ROLL_BACK)
+    rolling.settle()
+    rolling.step(after=601)
+    assert rolling.row.state == "rolled back" and "8 are away" in rolling.row.reason
+
+
+def test_a_device_that_is_on_line_and_never_answers_holds_up_a_roll_back_for_a_day(rolling: Rolling) -> None:
+    rolling.plan()
+    rolling.settle()
+    lineage = rolling.store.lineages.get("pi-1", MODEL)
+    assert lineage is not None
+    rolling.store.lineages.seen(lineage.id, True, 1, rolling.now)
+    rolling.decide(ROLL_BACK)
+    rolling.settle()
+    rolling.step(after=3600)
+    assert rolling.row.state == "rolling back"
+    rolling.step(after=86_400)
+    assert rolling.row.state == "rolled back" and "8 have not answered" in rolling.row.reason
+
+
+def test_a_clock_that_was_a_year_ahead_and_is_set_right_holds_nothing_up(rolling: Rolling) -> None:
+    rolling.now += 365 * 86_400
+    rolling.plan(phases=BY_STEPS, rate=2, jitter=60)
+    rolling.settle()
+    rolling.step(after=60)
+    rolling.all_say(State.SOAKING, EQUAL)
+    rolling.settle()
+    assert rolling.standing == ("soaking", 0)
+    rolling.now -= 365 * 86_400
+    rolling.settle()
+    assert rolling.standing == ("soaking", 0), "nobody has confirmed it"
+    rolling.all_say(State.CONFIRMED, EQUAL)
+    rolling.settle()
+    assert rolling.standing == ("running", 1) and rolling.states() == {"confirmed": 2, "offered": 1, "waiting": 1}
+    rolling.step(after=61)
+    assert rolling.states() == {"confirmed": 2, "offered": 2}
 
 
 def test_one_that_crashes_is_halted_and_refusals_are_not_counted(rolling: Rolling) -> None:

@@ -47,9 +47,9 @@ class SqliteRolloutSteps:
         only, values = ("", (id,)) if phase is None else (" AND phase = ?", (id, phase))
         return self._database.number(f"SELECT count(*) FROM assignment INDEXED BY assignment_stands WHERE rollout_id = ?{only}", *values)
 
-    def offers_since(self, id: int, since: int, most: int) -> int:
+    def offers_between(self, id: int, since: int, until: int, most: int) -> int:
         newest = "SELECT at FROM desired WHERE rollout_id = ? ORDER BY id DESC LIMIT ?"
-        return self._database.number(f"SELECT count(*) FROM ({newest}) WHERE at > ?", id, most, since)
+        return self._database.number(f"SELECT count(*) FROM ({newest}) WHERE at > ? AND at <= ?", id, most, since, until)
 
     def scores(self, id: int, phase: int, limit: int) -> list[AssignmentRow]:
         where = "WHERE a.rollout_id = ? AND a.phase = ? AND a.rows > 0 ORDER BY a.id LIMIT ?"
