@@ -41,7 +41,7 @@ from .orders import RolloutOrders, SealedOrder, orders_of, variant_in
 BATCH = 500  # devices that one step offers something, in one transaction: a tenth of a second in which no update is taken in
 LOOK_EVERY = 60  # seconds between two looks at all of a fleet for who has come to fit, or did not hear in time
 AWAY = 600  # seconds after which the way back is not waited for where its device is off line
-ANSWERED = DAY  # seconds after which the way back is not waited for at all: who is on line and says nothing keeps no fleet from what comes next
+ANSWERED = DAY  # seconds after which the way back is waited for no more: one that says nothing keeps no fleet from what comes next
 _TURNS = 64  # of one rollout in one step
 _NOT_SERVED = (State.OFFERED.value, State.FETCHING.value, State.STAGED.value, State.PROBING.value)
 _SERVED = (State.SOAKING.value, State.CONFIRMED.value)
@@ -283,7 +283,8 @@ class Stepper:
         late = now - row.changed_at >= ANSWERED
         stayed = sum(one.devices for one in back if one.state not in _OPEN and one.state != State.CONFIRMED.value)
         parts = [f"{sum(one.devices for one in back if one.state == State.CONFIRMED.value)} devices are back on what they had"]
-        parts += [f"{stayed} ended otherwise"] * bool(stayed) + [f"{waits} {'have not answered' if late else 'are away'}, and go back when they come"] * bool(waits)
+        parts += [f"{stayed} ended otherwise"] * bool(stayed)
+        parts += [f"{waits} {'have not answered' if late else 'are away'}, and go back when they come"] * bool(waits)
         parts += [f"of {kept} it is not known what they had"] * bool(kept)
         ended = ABORTED if moves.word(row) == "abort" else ROLLED_BACK
         return RolloutMove(ended, None, f"{moves.word(row)}: {'; '.join(parts)}")

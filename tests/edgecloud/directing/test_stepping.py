@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecloud.registry import FrozenRow, VariantRow
+from edgecloud.registry import DesiredRow, FrozenRow, VariantRow
 from edgecloud.rollouts import enrolling, stepping
 from edgecloud.rollouts.stepping import Stepper
 from modelwire.deploying.plans import RolloutGates, RolloutPhase, RolloutVerb
@@ -513,6 +513,18 @@ def test_numbers_rise_above_those_of_a_registry_that_was_restored(rolling: Rolli
     rolling.settle()
     one = rolling.desired("pi-1")
     assert one is not None and one.number >= rolling.now * 1000
+
+
+def test_a_row_with_the_last_number_there_is_holds_up_its_own_rollout_and_no_director(rolling: Rolling) -> None:
+    first = rolling.plan(devices=("pi-1",))
+    rolling.settle()
+    rolling.store.rollouts.put_desired(DesiredRow(1, (1 << 63) - 1, first.id, NEW, b"no record", 1 << 40, rolling.now))
+    rolling.decide(ROLL_BACK, row=first)
+    rolling.plan(rollout=bytes([9]) * 16, name="summer", devices=("pi-2",))
+    for _ in range(3):
+        done = rolling.step()
+    assert rolling.states() == {"offered": 1} and rolling.row.name == "summer"
+    assert any("spring" in note and "no number is left" in note for note in done.notes), done.notes
 
 
 def test_a_newer_rollout_is_not_undone_by_rolling_back_an_older_one(rolling: Rolling) -> None:

@@ -117,7 +117,8 @@ def test_a_decision_that_no_director_would_read_is_never_sealed(wrong: dict[str,
 
 
 @pytest.mark.parametrize("wrong", [
-    {"ram": -1}, {"name": "n" * 65}, {"runtime": "a\nb"}, {"tree": b"t"}, {"parents": (b"p",)}, {"number": 0}, {"size": 0}, {"type_id": "\x07"},
+    {"ram": -1}, {"name": "n" * 65}, {"runtime": "a\nb"}, {"tree": b"t"}, {"parents": (b"p",)}, {"number": 0}, {"size": 0},
+    {"type_id": "\x07"},
 ])  # fmt: skip
 def test_a_variant_that_no_device_would_read_is_never_sealed(wrong: dict[str, object]) -> None:
     with pytest.raises(ModelWireError):
