@@ -387,6 +387,16 @@ def test_a_device_that_is_frozen_while_it_waits_is_not_waited_for(rolling: Rolli
     assert rolling.row.state == "done"
 
 
+def test_a_canary_that_died_holds_nobody_up_once_it_is_frozen(rolling: Rolling) -> None:
+    rolling.plan(phases=(RolloutPhase(("pi-1", "pi-2", "pi-3"), 3), RolloutPhase(share=10_000)))
+    rolling.settle()
+    rolling.serve(only=["pi-1", "pi-2"])
+    assert rolling.standing == ("running", 0), rolling.row
+    rolling.store.rollouts.freeze(FrozenRow("pi-3", "", "it fell into the sea", "anna", 1))
+    rolling.settle()
+    assert rolling.standing == ("running", 1) and "pi-3" not in {one.device for one in rolling.assigned(1)}
+
+
 def test_named_devices_come_first_and_canaries_take_turns(rolling: Rolling) -> None:
     first = rolling.plan(phases=(RolloutPhase(devices=("pi-7", "pi-2"), count=3), RolloutPhase(share=10_000)))
     rolling.settle()

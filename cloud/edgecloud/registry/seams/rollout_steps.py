@@ -27,6 +27,9 @@ class RolloutSteps(Protocol):
     def assigned_count(self, id: int, phase: int | None = None) -> int:
         """Return how many models are in a rollout, or in one phase of it."""
 
+    def frozen_count(self, id: int, phase: int) -> int:
+        """Return how many models of a phase are frozen and have said nothing of the variant, offered to them or not."""
+
     def offers_between(self, id: int, since: int, until: int, most: int) -> int:
         """Return how many desireds of a rollout were sealed after a time and until another; of the newest, so many at most."""
 

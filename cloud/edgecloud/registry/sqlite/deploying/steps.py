@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgecloud.registry.rollout_rows import PAUSED, ROLLING_BACK, RUNNING, SOAKING, AssignmentRow, RolloutCandidate
+from edgecloud.registry.rollout_rows import PAUSED, ROLLING_BACK, RUNNING, SOAKING, WAITING, AssignmentRow, RolloutCandidate
 from edgecommon.sqlite import Database
+from modelwire.deploying.states import State
 
 from .rollouts import SqliteRollouts, assignment_of
 
@@ -46,6 +47,15 @@ class SqliteRolloutSteps:
     def assigned_count(self, id: int, phase: int | None = None) -> int:
         only, values = ("", (id,)) if phase is None else (" AND phase = ?", (id, phase))
         return self._database.number(f"SELECT count(*) FROM assignment INDEXED BY assignment_stands WHERE rollout_id = ?{only}", *values)
+
+    def frozen_count(self, id: int, phase: int) -> int:
+        return self._database.number(
+            "SELECT count(*) FROM frozen f JOIN lineage l ON l.device = f.device AND f.model IN (l.model, '')"
+            " JOIN assignment a ON a.lineage = l.id WHERE a.rollout_id = ? AND a.phase = ? AND a.back = 0"
+            f" AND a.state IN ('{WAITING}', '{State.OFFERED.value}')"
+            " AND NOT (f.model <> '' AND EXISTS (SELECT 1 FROM frozen g WHERE g.device = f.device AND g.model = ''))",
+            id, phase,
+        )  # fmt: skip
 
     def offers_between(self, id: int, since: int, until: int, most: int) -> int:
         newest = "SELECT at FROM desired WHERE rollout_id = ? ORDER BY id DESC LIMIT ?"
