@@ -62,7 +62,7 @@ class RolloutPlan:
     soak: int  # seconds
     rate: int  # devices a minute that are offered it at most; 0: no bound
     jitter: int  # seconds over which the offers of one step are spread by chance
-    window: tuple[int, int]  # seconds of the day (UTC) from and until which it is served anew; (0, 0): always
+    window: tuple[int, int]  # seconds of the day (UTC): offered outside, it is served when they begin, or later; (0, 0): always
     learned: str
     consent: bool
     urls: tuple[str, ...]
