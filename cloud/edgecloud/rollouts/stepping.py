@@ -94,6 +94,8 @@ class Stepper:
             except (StateBusy, DiskUnwritable, RegistryDamaged):
                 raise
             except ModelWireError as error:  # one rollout that can't go on holds up no other
+                for one in [one for one in self._enrolments if one[0] == row.id]:
+                    del self._enrolments[one]  # others of its model wait for it
                 done.notes.append(f"{row.name}: {error.message}")
         return done
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from edgecloud.registry import DesiredRow, FrozenRow, VariantRow
+from edgecloud.registry import Base, DesiredRow, FrozenRow, SqliteStore, VariantRow
 from edgecloud.rollouts import enrolling, stepping
 from edgecloud.rollouts.stepping import Stepper
 from modelwire.deploying.plans import RolloutGates, RolloutPhase, RolloutVerb
 from modelwire.deploying.reports import Code, DeviceFigures
 from modelwire.deploying.states import State
-from modelwire.errors import BadArgument
+from modelwire.errors import BadArgument, LineageError
 from modelwire.wire.signing import PrivateKey
 from tests.keys import COMMAND, ROOT
 
@@ -508,6 +508,30 @@ def test_a_device_that_can_not_run_it_is_not_offered_it_whenever_it_comes(rollin
         rolling.join(13, runtime="litert 2.1 aarch64")
         rolling.step(after=61)
         assert {one.device for one in rolling.assigned()} == {name_of(n) for n in (*range(1, 9), 11, 13)}
+
+
+def test_a_base_that_can_not_be_read_keeps_its_own_devices_out_and_nobody_else(rolling: Rolling) -> None:
+    other = bytes([3]) * 32
+    rolling.store.bases.add(Base(other, "other", b"no manifest", other, 1000, 1))
+    rolling.join(9, other)
+    rolling.plan()
+    rolling.settle()
+    assert {one.device for one in rolling.assigned()} == {name_of(n) for n in range(1, 9)}
+
+
+def test_a_rollout_that_can_not_look_at_the_fleet_holds_up_no_other(rolling: Rolling, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = enrolling.Enrolment.go_on
+
+    def go_on(self: enrolling.Enrolment, store: SqliteStore) -> bool:
+        if self._plan.name == "spring":
+            raise LineageError(reason="its cards can't be read")
+        return plain(self, store)
+
+    monkeypatch.setattr(enrolling.Enrolment, "go_on", go_on)
+    rolling.plan()
+    rolling.plan(rollout=bytes([9]) * 16, name="summer")
+    rolling.settle()
+    assert rolling.states() == {"offered": 8} and rolling.row.name == "summer"
 
 
 def test_who_begins_anew_may_have_another_schema(rolling: Rolling) -> None:
