@@ -40,7 +40,7 @@ class RolloutGates:
     error: int = 1_000  # ten-thousandths of those that were tried that may have failed
     error_least: int = 3  # failures below which nothing is halted; one is enough where the phase has fewer devices than this
     margin: int = 200  # ten-thousandths of accuracy that the variant may lose, paired, over the phase
-    surely: int = 1_000  # a fall is sure when chance alone makes it once in so many rollouts, however often one looks
+    surely: int = 1_000  # a fall is sure when chance alone makes it once in so many phases, however often one looks
     patience: int = 0  # seconds after which a phase with too few reports is paused; 0: it waits
 
 
