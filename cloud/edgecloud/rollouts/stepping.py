@@ -163,6 +163,9 @@ class Stepper:
         if not orders.lets_run(served=stand.served > 0):
             reason = f"{moves.SEAL}: it is {row.state}, and no decision that is sealed by a key which speaks lets it run"
             return RolloutMove(PAUSED, None, reason)
+        if row.phase >= len(orders.plan.phases):
+            reason = f"{moves.SEAL}: its row is in phase {row.phase + 1}, and its plan has {len(orders.plan.phases)}"
+            return RolloutMove(PAUSED, len(orders.plan.phases) - 1, reason)
         try:
             offer = RolloutOffer(orders.plan, *_stated(self.store, held, orders, now))
         except ModelWireError as error:

@@ -342,6 +342,15 @@ def test_a_row_that_says_it_runs_brings_nobody_anything_that_no_decision_lets_ru
     assert rolling.states() == {}
 
 
+def test_a_row_in_a_phase_that_its_plan_has_not_is_paused_and_ends_no_director(rolling: Rolling) -> None:
+    rolling.plan(phases=BY_STEPS)
+    rolling.settle()
+    rolling.store.rollouts.move(rolling.row.id, phase=9, now=rolling.now)
+    rolling.settle()
+    assert rolling.standing == ("paused", 2) and rolling.row.reason.startswith("seal: its row is in phase 10, and its plan has 3")
+    assert rolling.states() == {"offered": 2}
+
+
 def test_a_row_that_says_it_runs_needs_the_approvals_of_its_plan(rolling: Rolling) -> None:
     rolling.plan(approvals=1)
     rolling.settle()
