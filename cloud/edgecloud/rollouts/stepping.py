@@ -171,6 +171,7 @@ class Stepper:
         except ModelWireError as error:
             return RolloutMove(PAUSED, None, f"{moves.SEAL}: {error.message}")
         if row.state == SOAKING:
+            self._offer(row, offer, now, done)  # who waits still, where a person has waived the gate of the phase
             self._renew(row, offer, now, done)
             return self._soaking(row, orders, stand, now)
         return self._running(row, orders, offer, now, done)

@@ -454,6 +454,18 @@ def test_devices_that_the_rate_holds_up_are_offered_it_though_enough_serve_it(ro
     assert rolling.states() == {"confirmed": 20} and rolling.row.state == "done"
 
 
+def test_devices_that_wait_are_offered_it_though_a_person_waived_the_gate_of_the_last_phase(rolling: Rolling) -> None:
+    rolling.plan(rate=4, gates=RolloutGates(margin=10_000))
+    rolling.settle()
+    rolling.all_say(State.REVERTED, DeviceFigures(code=Code.VETO))
+    rolling.settle()
+    assert rolling.row.state == "paused" and rolling.states() == {"reverted": 4, "waiting": 4}
+    rolling.decide(RESUME)
+    rolling.settle()
+    rolling.step(after=61)
+    assert rolling.states() == {"reverted": 4, "offered": 4}
+
+
 def test_the_jitter_spreads_the_offers_of_a_phase(rolling: Rolling) -> None:
     rolling.plan(jitter=800)
     rolling.settle()
