@@ -14,7 +14,7 @@ from modelwire.wire import cbor, signing
 from modelwire.wire.signing import Role
 
 from .sealed import Reader, opened, seal
-from .terms import SOAK_MAX, URL_MAX, URLS_MAX, Learned
+from .terms import SOAK_MAX, URL_MAX, URLS_MAX, Learned, is_address
 
 PLAN_MAGIC, DECISION_MAGIC = b"\x89MWO", b"\x89MWQ"  # MWP is that of a part
 PHASES_MAX, DEVICES_MAX, WHERE_MAX = 16, 1000, 16
@@ -40,7 +40,7 @@ class RolloutGates:
     error: int = 1_000  # ten-thousandths of those that were tried that may have failed
     error_least: int = 3  # failures below which nothing is halted; one is enough where the phase has fewer devices than this
     margin: int = 200  # ten-thousandths of accuracy that the variant may lose, paired, over the phase
-    surely: int = 1_000  # a fall is sure when chance alone makes it once in so many rollouts, however often one looks
+    surely: int = 1_000  # a fall is sure when chance alone makes it once in so many phases, however often one looks
     patience: int = 0  # seconds after which a phase with too few reports is paused; 0: it waits
 
 
@@ -62,7 +62,7 @@ class RolloutPlan:
     soak: int  # seconds
     rate: int  # devices a minute that are offered it at most; 0: no bound
     jitter: int  # seconds over which the offers of one step are spread by chance
-    window: tuple[int, int]  # seconds of the day (UTC) from and until which it is served anew; (0, 0): always
+    window: tuple[int, int]  # seconds of the day (UTC): offered outside, it is served when they begin, or later; (0, 0): always
     learned: str
     consent: bool
     urls: tuple[str, ...]
@@ -98,7 +98,7 @@ class RolloutDecision:
 
 
 def seal_plan(plan: RolloutPlan, key: signing.Signer, fleet: bytes) -> bytes:
-    """Return the plan as the command key seals it. Raises Malformed, TooLarge."""
+    """Return the plan as the command key seals it. Raises Malformed for one that no reader would take, TooLarge."""
     _check_plan(plan)
     g = plan.gates
     values: dict[str, cbor.Value] = {
@@ -110,7 +110,9 @@ def seal_plan(plan: RolloutPlan, key: signing.Signer, fleet: bytes) -> bytes:
         "consent": plan.consent, "urls": list(plan.urls), "expiry": plan.expiry, "approvals": plan.approvals, "made_by": plan.made_by,
         "at": plan.at,
     }  # fmt: skip
-    return seal(PLAN_MAGIC, values, key, Role.ACT, fleet)
+    sealed = seal(PLAN_MAGIC, values, key, Role.ACT, fleet)
+    read_plan(sealed, key.public, fleet)
+    return sealed
 
 
 def read_plan(data: bytes, command: bytes, fleet: bytes) -> RolloutPlan:
@@ -123,7 +125,9 @@ def read_plan(data: bytes, command: bytes, fleet: bytes) -> RolloutPlan:
     if len(gates) != 6:
         raise Malformed(what=what, reason="its gates are not six numbers")
     day = take.each("window", 2, _is_whole, "whole numbers")
-    window = (int(str(day[0])), int(str(day[1]))) if len(day) == 2 else (0, 0)
+    if len(day) != 2:
+        raise Malformed(what=what, reason="its window is not two seconds of the day")
+    window = int(str(day[0])), int(str(day[1]))
     plan = RolloutPlan(
         take.text("fleet"), take.text("model"), take.exactly("rollout", ID_BYTES), take.text("name", 64), take.exactly("variant", 32),
         tuple(str(d) for d in take.each("devices", DEVICES_MAX, _is_text, "names of devices")), take.text("cohort", 200),
@@ -139,12 +143,14 @@ def read_plan(data: bytes, command: bytes, fleet: bytes) -> RolloutPlan:
 
 
 def seal_decision(decision: RolloutDecision, key: signing.Signer, fleet: bytes) -> bytes:
-    """Return a decision as the command key seals it. Raises TooLarge."""
+    """Return a decision as the command key seals it. Raises Malformed for one that no reader would take, TooLarge."""
     values: dict[str, cbor.Value] = {
         "fleet": decision.fleet, "rollout": decision.rollout, "number": decision.number, "verb": decision.verb.value, "by": decision.by,
         "reason": decision.reason, "at": decision.at,
     }  # fmt: skip
-    return seal(DECISION_MAGIC, values, key, Role.ACT, fleet)
+    sealed = seal(DECISION_MAGIC, values, key, Role.ACT, fleet)
+    read_decision(sealed, key.public, fleet)
+    return sealed
 
 
 def read_decision(data: bytes, command: bytes, fleet: bytes) -> RolloutDecision:
@@ -172,6 +178,8 @@ def _check_plan(plan: RolloutPlan) -> None:
         wrong = f"it has not between one and {PHASES_MAX} phases"
     elif any(not 0 <= p.share <= WHOLE for p in plan.phases):
         wrong = "a phase's share is above all"
+    elif any(p.soak > SOAK_MAX for p in plan.phases):
+        wrong = f"a phase soaks for more than {SOAK_MAX} seconds"
     elif not (0 < plan.gates.success <= WHOLE and 0 <= plan.gates.error <= WHOLE and 0 <= plan.gates.margin <= WHOLE):
         wrong = "a gate is out of range"
     elif plan.gates.error_least < 1 or plan.gates.surely < 2:
@@ -180,8 +188,8 @@ def _check_plan(plan: RolloutPlan) -> None:
         wrong = "its window is not within a day"
     elif plan.learned not in Learned.WORDS:
         wrong = f"learned is none of {', '.join(Learned.WORDS)}"
-    elif any(len(u) > URL_MAX or not u.startswith(("http://", "https://")) for u in plan.urls):
-        wrong = "an address does not begin with http:// or https://"
+    elif not all(is_address(u) for u in plan.urls):
+        wrong = f"an address does not begin with http:// or https://, or is not of at most {URL_MAX} printable ASCII characters"
     if wrong:
         raise Malformed(what="plan", reason=wrong)
 

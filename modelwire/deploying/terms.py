@@ -68,7 +68,7 @@ def read(more: Mapping[str, cbor.Value]) -> DeployTerms | None:
     take = Reader(values, KEY)
     terms = DeployTerms(
         take.exactly("rollout", 16), take.blob("variant", STATEMENT_MAX),
-        tuple(str(u) for u in take.each("urls", URLS_MAX, _url, "addresses that begin with http:// or https://")),
+        tuple(str(u) for u in take.each("urls", URLS_MAX, is_address, "addresses that begin with http:// or https://")),
         take.whole("soak", 0, SOAK_MAX), take.whole("tries", 1, 1000), take.whole("most", 0, 4 * limits.DEFAULT.model_file),
         take.text("learned", 8), take.yes("consent"), take.whole("not_before"), take.yes("back"), take.whole("slower", 0, 1 << 20),
         take.whole("worse", 0, 10_000),
@@ -81,6 +81,7 @@ def read(more: Mapping[str, cbor.Value]) -> DeployTerms | None:
     return terms
 
 
-def _url(value: cbor.Value) -> bool:
+def is_address(value: cbor.Value) -> bool:
+    """Return whether a device takes this as where a file lies."""
     plain = isinstance(value, str) and len(value) <= URL_MAX and value.isascii() and value.isprintable() and " " not in value
     return plain and isinstance(value, str) and value.startswith(("http://", "https://"))

@@ -50,14 +50,16 @@ class Variant:
 
 
 def statement(variant: Variant, key: signing.Signer, fleet: bytes) -> bytes:
-    """Return the variant as the root key seals it. fleet: the fleet's id. Raises Malformed, TooLarge."""
+    """Return the variant as the root key seals it. fleet: the fleet's id. Raises Malformed for one that no reader would take, TooLarge."""
     _check(variant)
     values: dict[str, cbor.Value] = {
         "fleet": variant.fleet, "model": variant.model, "name": variant.name, "commit": variant.commit, "file": variant.file,
         "size": variant.size, "tree": variant.tree, "schema": variant.schema, "exact": variant.exact, "runtime": variant.runtime,
         "ram": variant.ram, "parents": list(variant.parents), "at": variant.at, "number": variant.number, "type_id": variant.type_id,
     }  # fmt: skip
-    return seal(MAGIC, values | more.to_be_sent(variant.more), key, Role.ROOT, fleet)
+    sealed = seal(MAGIC, values | more.to_be_sent(variant.more), key, Role.ROOT, fleet)
+    read(sealed, key.public, fleet)
+    return sealed
 
 
 def read(data: bytes, root: bytes, fleet: bytes) -> Variant:

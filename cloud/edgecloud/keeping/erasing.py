@@ -15,6 +15,7 @@ from edgecloud.audit.deploying import names_of
 from edgecloud.audit.entries import Decided
 from edgecloud.audit.erased import Cover, Covered
 from edgecloud.registry import ErasureRow, SqliteStore, statements
+from edgecloud.registry.rollout_rows import wordless
 from edgecloud.registry.statements import Erasure, Purge
 from modelwire.errors import BadArgument, ModelWireError, RegistryDamaged, UnknownVersion
 from modelwire.wire import records
@@ -129,7 +130,7 @@ def _erase(store: SqliteStore, row: ErasureRow, device: str, hook: Hook, progres
             if device in names_of(rollout.plan):
                 store.rollouts.forget_plan(rollout.id)
             if device in rollout.reason:  # of another whose name holds this one, too: it is a word for people
-                store.rollouts.move(rollout.id, reason="", now=rollout.changed_at)
+                store.rollouts.move(rollout.id, reason=wordless(rollout.reason), now=rollout.changed_at)
     done = len(places)
     while True:
         with store.transaction():

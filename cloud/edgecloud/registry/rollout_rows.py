@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 # A rollout's state. What is sealed about it are its plan and decisions; this is how far the director has come with them.
@@ -9,6 +10,7 @@ DRAFT, APPROVED, RUNNING, SOAKING, PAUSED = "draft", "approved", "running", "soa
 HALTED, ROLLING_BACK, ROLLED_BACK, DONE, ABORTED = "halted", "rolling back", "rolled back", "done", "aborted"
 STATES = (DRAFT, APPROVED, RUNNING, SOAKING, PAUSED, HALTED, ROLLING_BACK, ROLLED_BACK, DONE, ABORTED)
 ENDED = frozenset({ROLLED_BACK, DONE, ABORTED})  # nothing that a device says changes it any more
+_REASON = re.compile(r"(?:(?P<word>[a-z ]{1,16}):)?.*?(?P<heeded> \(decisions: [0-9]{1,19}\))?\Z", re.DOTALL)  # as a director writes it
 WAITING = "waiting"  # an assignment's state before the device was offered anything; those after it are the device's own
 
 
@@ -101,6 +103,7 @@ class RolloutCandidate:
     lineage: int
     device: str
     base: bytes  # commit of the base that its head is on
+    runtime: str = ""  # its key, as its last hello said it; empty: none was said
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +141,14 @@ class FrozenRow:
     reason: str
     by: str
     at: int
+
+
+def wordless(reason: str) -> str:
+    """Return a rollout's reason without its words, as where they name an erased device: who moved it and what was heeded stay.
+
+    Without these a director would heed all decisions again, from the first one on.
+    """
+    found = _REASON.match(reason)
+    assert found is not None  # it takes any text
+    word, heeded = found["word"], found["heeded"] or ""
+    return (f"{word}: what it said went with a device that was erased" if word else "") + heeded

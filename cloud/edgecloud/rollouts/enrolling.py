@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Iterable
 
 from edgecloud.registry import RolloutCandidate, SqliteStore
-from edgecloud.searching.told import newest_cards
 from modelwire.deploying.plans import WHOLE, RolloutPhase, RolloutPlan
+from modelwire.deploying.variants import Variant
+
+from .group import VariantFit, facts_of
 
 SPAN, SPAN_OF_CARDS = 20_000, 500  # lineages that one step looks at; with the facts of their cards
 
@@ -15,8 +17,9 @@ SPAN, SPAN_OF_CARDS = 20_000, 500  # lineages that one step looks at; with the f
 class Enrolment:
     """Finds out who fits a rollout, a span of the fleet at each step: no step takes longer because the fleet is larger."""
 
-    def __init__(self, id: int, plan: RolloutPlan) -> None:
-        self._id, self._plan = id, plan
+    def __init__(self, id: int, plan: RolloutPlan, variant: Variant) -> None:
+        self._id, self._plan, self._variant = id, plan, variant
+        self._cards = bool(variant.ram or (plan.where and not plan.devices))  # whether a device's facts are asked for
         self.after = 0  # the lineage behind which it goes on
         self.found: list[RolloutCandidate] = []
 
@@ -26,11 +29,12 @@ class Enrolment:
 
     def go_on(self, store: SqliteStore) -> bool:
         """Look at a span of the fleet more, and return whether that was the last."""
+        fit = VariantFit(store, self._variant, self._plan.learned)  # of this registry: another may be in its place at the next step
         if self._plan.devices:
-            self.found = list(self._named(store))
+            self.found = [one for one in self._named(store) if self._fits(store, fit, one)]
             return True
-        span = SPAN_OF_CARDS if self._plan.where else SPAN
-        self.found += [one for one in store.rollout_steps.candidates(self._id, self.after, span) if self._fits(store, one)]
+        span = SPAN_OF_CARDS if self._cards else SPAN
+        self.found += [one for one in store.rollout_steps.candidates(self._id, self.after, span) if self._fits(store, fit, one)]
         self.after += span
         return self.after >= store.rollout_steps.last_lineage()
 
@@ -49,12 +53,12 @@ class Enrolment:
             if lineage is not None:
                 yield from store.rollout_steps.candidates(self._id, lineage.id - 1, 1)
 
-    def _fits(self, store: SqliteStore, one: RolloutCandidate) -> bool:
-        if not self._plan.where:
-            return True
-        tags = newest_cards(store, store.lineages.by_id(one.lineage)).card.tags
-        told = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
-        return all(told.get(name) == value for name, value in self._plan.where)
+    def _fits(self, store: SqliteStore, fit: VariantFit, one: RolloutCandidate) -> bool:
+        """Return whether a device is as the plan asks for, and can run the variant: as it was looked at when the plan was made."""
+        told = facts_of(store, store.lineages.by_id(one.lineage)) if self._cards else {}
+        if not self._plan.devices and any(told.get(name) != value for name, value in self._plan.where):
+            return False
+        return fit.unfit(one.base, one.runtime, told) is None
 
 
 def rank(rollout: bytes, device: str) -> bytes:

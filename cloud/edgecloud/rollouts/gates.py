@@ -151,7 +151,7 @@ def _judged(scores: Sequence[DeviceScore], size: int, gates: RolloutGates, ended
     said = _said(found, scores[0].accuracy)
     enough = found.devices >= (_JUDGED_LEAST if ended else MANY) or size < MANY  # the first few may be alike by chance
     if enough and found.log_evidence >= sure and found.fall < -margin:
-        reason = f"{said}; chance alone makes such a fall once in {_once_in(found.log_evidence)} rollouts, however often one looks"
+        reason = f"{said}; chance alone makes such a fall once in {_once_in(found.log_evidence)} such phases, however often one looks"
         return GateRuling(GateName.QUALITY, Ruling.HALT, reason, found)
     if not ended:
         return GateRuling(GateName.QUALITY, Ruling.WAIT, said, found)

@@ -11,7 +11,7 @@ from edgecloud.registry.rollout_rows import PAUSED, ROLLING_BACK, RUNNING, SOAKI
 from edgecloud.searching.told import newest_cards
 from modelwire.deploying.terms import Learned
 from modelwire.deploying.variants import Variant
-from modelwire.errors import UnknownVersion
+from modelwire.errors import ModelWireError, UnknownVersion
 from modelwire.update.manifest import parse_manifest
 
 from .verbs import follows
@@ -127,7 +127,10 @@ class VariantFit:
     def _schema(self, base: bytes) -> bytes:
         if base not in self._schemas:
             row = self._store.bases.get(base)
-            self._schemas[base] = parse_manifest(row.manifest).schema.id if row is not None else b""
+            try:
+                self._schemas[base] = parse_manifest(row.manifest).schema.id if row is not None else b""
+            except ModelWireError:  # one damaged base keeps its own devices out, and nobody else
+                self._schemas[base] = b""
         return self._schemas[base]
 
 

@@ -32,10 +32,8 @@ class RolloutStanding:
     @classmethod
     def of(cls, store: SqliteStore, row: RolloutRow) -> RolloutStanding:
         tallies = tuple(store.rollouts.tallies(row.id))
-        frozen = 0  # taken in and frozen since: they are not waited for
-        waits = sum(one.devices for one in tallies if one.phase == row.phase and one.state == WAITING)
-        if waits and not store.rollouts.waiting(row.id, 1, row.phase):
-            frozen = waits
+        silent = any(one.phase == row.phase and one.state in (WAITING, State.OFFERED.value) for one in tallies)
+        frozen = store.rollout_steps.frozen_count(row.id, row.phase) if silent else 0  # since they were taken in: they are not waited for
         here, whole = _counts((one for one in tallies if one.phase == row.phase), frozen), _counts(tallies, frozen)
         offered = sum(one.devices for one in tallies if one.state != WAITING)
         served = sum(one.devices for one in tallies if not one.back and one.state in (State.SOAKING.value, State.CONFIRMED.value))

@@ -10,7 +10,7 @@ from modelwire.deploying.reports import figures_in
 from modelwire.deploying.states import State
 from modelwire.deploying.terms import DeployTerms
 from modelwire.deploying.variants import Variant
-from modelwire.errors import ModelWireError
+from modelwire.errors import LineageError, ModelWireError
 from modelwire.wire import records
 from modelwire.wire.records import Desired, Report
 from modelwire.wire.signing import Signer
@@ -93,6 +93,9 @@ def _put(
     newest = store.rollouts.newest_desired(to.lineage)
     # Above any number of a registry that was restored from an older copy: the time is in it.
     number = max(newest.number + 1 if newest else 1, now * 1000)
+    if number >= 1 << 63:
+        reason = f"no number is left for {to.device}/{to.model}: the row of its newest desired has the last one"
+        raise LineageError(reason=reason, fix="edgecloud verify names rows that the director never sealed")
     said = Desired(store.fleet, to.device, to.model, now, number, expiry, base, size, to.phase, more=terms.as_map())
     record = records.encode(said, key, store.identity.id)
     return store.rollouts.put_desired(DesiredRow(to.lineage, number, row.id, base, record, expiry, now))

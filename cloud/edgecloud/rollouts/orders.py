@@ -40,6 +40,17 @@ class RolloutOrders:
         said = {one.key for one in self.orders if one.said.verb is RolloutVerb.APPROVE and one.said.number <= until}
         return self.plan is not None and len(said - {self.key}) >= self.plan.approvals
 
+    def lets_run(self, *, served: bool) -> bool:
+        """Return whether what was sealed lets it be offered to devices, whatever its row says. served: whether one serves it already."""
+        on = False
+        for one in self.orders:
+            verb = one.said.verb
+            if verb in (RolloutVerb.START, RolloutVerb.RESUME):
+                on = on or self.approved(one.said.number)
+            elif verb in (RolloutVerb.PAUSE, RolloutVerb.HALT, RolloutVerb.ROLL_BACK) or (verb is RolloutVerb.ABORT and not served):
+                on = False
+        return on
+
 
 def orders_of(store: SqliteStore, held: Trusted, row: RolloutRow, now: int) -> RolloutOrders:
     """Return what was sealed about a rollout. now: by the centre's clock; a key that was replaced speaks through its overlap."""

@@ -15,7 +15,7 @@ from modelwire.errors import BadArgument
 from modelwire.planning import PROFILES, LinkProfile
 
 from . import choosing
-from .group import SCHEMA, UNFIT, RolloutGroup, held_out, named
+from .group import UNFIT, RolloutGroup, held_out, named
 from .power import GatePower, power, tellable
 from .verbs import follows
 
@@ -94,12 +94,6 @@ def outline(store: SqliteStore, plan: RolloutPlan, variant: Variant, group: Roll
     if not listable(plan.devices):
         reason = f"a plan lists at most {DEVICES_MAX} devices in {LISTED_BYTES} bytes of names, and these are {len(plan.devices)}"
         raise BadArgument(reason=reason, fix="say --where or --all: then the plan says who fits, and lists nobody")
-    mixed = [one for one in group.left_out if one.why == SCHEMA]
-    if mixed and not plan.devices:  # the director would bring it to them, too: it goes by facts, and they would begin anew
-        raise BadArgument(
-            reason=f"{len(mixed)} devices have another schema, and the {len(group.lineages)} others are too many to be listed by name",
-            fix="say --where a fact that tells them apart, or --to some of them",
-        )
     devices = choosing.require_sound(plan.phases, group.names, plan.rollout)
     profile = PROFILES[link]
     rate = profile.bytes_per_s or RATES[link]
@@ -144,7 +138,7 @@ def _warnings(plan: RolloutPlan, group: RolloutGroup, phases: Sequence[PhaseOutl
     if unfit and plan.devices:
         out.append(f"{unfit} can't run it, so the plan lists the others by name, and who comes later does not follow")
     elif unfit:
-        out.append(f"{unfit} can't run it, and are too many beside to be told apart: they refuse it themselves")
+        out.append(f"{unfit} can't run it, and get nothing; the director passes by such devices that come later, too")
     if phases[-1].total < len(group.lineages):
         out.append(f"{len(group.lineages) - phases[-1].total} of {len(group.lineages)} devices never get it: the last phase is not all")
     away = [name for name in phases[0].devices if (group.seen.get(name) or 0) < plan.at - DAY]

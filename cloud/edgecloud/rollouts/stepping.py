@@ -41,6 +41,7 @@ from .orders import RolloutOrders, SealedOrder, orders_of, variant_in
 BATCH = 500  # devices that one step offers something, in one transaction: a tenth of a second in which no update is taken in
 LOOK_EVERY = 60  # seconds between two looks at all of a fleet for who has come to fit, or did not hear in time
 AWAY = 600  # seconds after which the way back is not waited for where its device is off line
+ANSWERED = DAY  # seconds after which the way back is waited for no more: one that says nothing keeps no fleet from what comes next
 _TURNS = 64  # of one rollout in one step
 _NOT_SERVED = (State.OFFERED.value, State.FETCHING.value, State.STAGED.value, State.PROBING.value)
 _SERVED = (State.SOAKING.value, State.CONFIRMED.value)
@@ -93,6 +94,8 @@ class Stepper:
             except (StateBusy, DiskUnwritable, RegistryDamaged):
                 raise
             except ModelWireError as error:  # one rollout that can't go on holds up no other
+                for one in [one for one in self._enrolments if one[0] == row.id]:
+                    del self._enrolments[one]  # others of its model wait for it
                 done.notes.append(f"{row.name}: {error.message}")
         return done
 
@@ -157,11 +160,18 @@ class Stepper:
             return RolloutMove(HALTED, None, _said(halting))
         if row.state == PAUSED:
             return None
+        if not orders.lets_run(served=stand.served > 0):
+            reason = f"{moves.SEAL}: it is {row.state}, and no decision that is sealed by a key which speaks lets it run"
+            return RolloutMove(PAUSED, None, reason)
+        if row.phase >= len(orders.plan.phases):
+            reason = f"{moves.SEAL}: its row is in phase {row.phase + 1}, and its plan has {len(orders.plan.phases)}"
+            return RolloutMove(PAUSED, len(orders.plan.phases) - 1, reason)
         try:
             offer = RolloutOffer(orders.plan, *_stated(self.store, held, orders, now))
         except ModelWireError as error:
             return RolloutMove(PAUSED, None, f"{moves.SEAL}: {error.message}")
         if row.state == SOAKING:
+            self._offer(row, offer, now, done)  # who waits still, where a person has waived the gate of the phase
             self._renew(row, offer, now, done)
             return self._soaking(row, orders, stand, now)
         return self._running(row, orders, offer, now, done)
@@ -170,7 +180,7 @@ class Stepper:
         assert orders.plan is not None
         follows = moves.word(row) == moves.FOLLOWS
         if follows or not self.store.rollout_steps.assigned_count(row.id, row.phase):
-            nobody = self._take_in(row, orders, now, done)
+            nobody = self._take_in(row, offer, orders, now, done)
             if nobody is not None and not follows:
                 return nobody
         self._offer(row, offer, now, done)
@@ -181,13 +191,15 @@ class Stepper:
         waited = now - max(row.phase_at, row.changed_at)
         ruling = gates.success(stand.phase, orders.plan.gates, confirmed=False, waited=waited)
         if ruling.ruling is Ruling.PASS:
+            if self.store.rollouts.waiting(row.id, 1, row.phase):
+                return None  # whom rate or jitter hold up yet: after the last phase nobody would offer it to them
             return RolloutMove(SOAKING, None, _said(ruling))
         return RolloutMove(PAUSED, None, _said(ruling)) if ruling.ruling is Ruling.PAUSE else None
 
     def _soaking(self, row: RolloutRow, orders: RolloutOrders, stand: RolloutStanding, now: int) -> RolloutMove | None:
         assert orders.plan is not None
         soak, waived = soak_of(orders.plan, row.phase), moves.word(row) == moves.WAIVED
-        if now - (row.changed_at if waived else row.phase_at) < soak:
+        if now - row.changed_at < soak if waived else 0 <= now - row.phase_at < soak:
             return None
         if not waived:  # who has confirmed it has soaked by his own clock
             ruling = gates.success(stand.phase, orders.plan.gates, confirmed=True, waited=now - row.changed_at - soak)
@@ -198,15 +210,14 @@ class Stepper:
             return moves.next_phase(row, orders, _said(ruling))
         return RolloutMove(HALTED if ruling.ruling is Ruling.HALT else PAUSED, None, _said(ruling))
 
-    def _take_in(self, row: RolloutRow, orders: RolloutOrders, now: int, done: StepDone) -> RolloutMove | None:
+    def _take_in(self, row: RolloutRow, offer: RolloutOffer, orders: RolloutOrders, now: int, done: StepDone) -> RolloutMove | None:
         """Take the devices of a phase in, once the whole fleet was looked at; a move when nobody comes in."""
-        assert orders.plan is not None
         if moves.word(row) == moves.FOLLOWS and 0 <= now - self._looked.get(row.id, 0) < LOOK_EVERY:
             return None
         if any(id != row.id and one.model == row.model for (id, _), one in self._enrolments.items()):
             done.unfinished = True  # both would find the same devices
             return None
-        one = self._enrolments.setdefault((row.id, row.phase), Enrolment(row.id, orders.plan))
+        one = self._enrolments.setdefault((row.id, row.phase), Enrolment(row.id, offer.plan, offer.variant))
         if not one.go_on(self.store):
             done.unfinished = True
             return None
@@ -256,12 +267,13 @@ class Stepper:
     def _room(self, row: RolloutRow, offer: RolloutOffer, now: int, *, spread: bool = True) -> int:
         plan, room = offer.plan, BATCH
         if plan.rate:
-            room = min(room, plan.rate - self.store.rollout_steps.offers_since(row.id, now - 60, plan.rate))
+            room = min(room, plan.rate - self.store.rollout_steps.offers_between(row.id, now - 60, now, plan.rate))
         if plan.jitter and spread:
             # Devices wait in an order that is chance already: as many as the time that has passed makes due.
             of = self.store.rollout_steps.assigned_count(row.id, row.phase)
             left = sum(one.devices for one in self.store.rollouts.tallies(row.id) if (one.phase, one.state) == (row.phase, WAITING))
-            due = math.ceil(of * min(1.0, (now - row.phase_at + 1) / plan.jitter))
+            begun = now - row.phase_at  # below 0: by a clock that was ahead
+            due = math.ceil(of * min(1.0, (begun + 1) / plan.jitter)) if begun >= 0 else of
             room = min(room, due - (of - left))
         return room
 
@@ -275,9 +287,11 @@ class Stepper:
         waits = sum(one.devices for one in back if one.state in _OPEN)
         if waits and self._any_may_answer(row, now):
             return None
+        late = now - row.changed_at >= ANSWERED
         stayed = sum(one.devices for one in back if one.state not in _OPEN and one.state != State.CONFIRMED.value)
         parts = [f"{sum(one.devices for one in back if one.state == State.CONFIRMED.value)} devices are back on what they had"]
-        parts += [f"{stayed} ended otherwise"] * bool(stayed) + [f"{waits} are away, and go back when they come"] * bool(waits)
+        parts += [f"{stayed} ended otherwise"] * bool(stayed)
+        parts += [f"{waits} {'have not answered' if late else 'are away'}, and go back when they come"] * bool(waits)
         parts += [f"of {kept} it is not known what they had"] * bool(kept)
         newer = sum(one.devices for one in tallies if not one.back and one.state in _SERVED) - kept
         parts += [f"{newer} were told something newer since, and are left as they are"] * (newer > 0)
@@ -286,12 +300,16 @@ class Stepper:
 
     def _any_may_answer(self, row: RolloutRow, now: int) -> bool:
         """Return whether one that was sent back and has not answered is on line, or was told of it only just now."""
-        waits = self.store.rollout_steps.under_way(row.id, _OPEN, back=True, before=now + 1, limit=2 * BATCH)
-        for one in waits:
-            presence = self.store.lineages.presence(one.lineage)
-            if now - one.offered_at < AWAY or (presence is not None and presence.online):
-                return True
-        return len(waits) == 2 * BATCH
+        if now - row.changed_at >= ANSWERED:
+            return False
+        after, look = 0, self.store.rollout_steps.under_way
+        while waits := look(row.id, _OPEN, back=True, before=now + 1, after=after, limit=2 * BATCH):
+            for one in waits:
+                presence = self.store.lineages.presence(one.lineage)
+                if now - one.offered_at < AWAY or (presence is not None and presence.online):
+                    return True
+            after = waits[-1].lineage
+        return False
 
     def _take_back(self, row: RolloutRow, states: Sequence[str], now: int, done: StepDone) -> tuple[int, int]:
         """Send back, or tell to stay, devices in some states; return how many, and of how many it is not known what they had."""

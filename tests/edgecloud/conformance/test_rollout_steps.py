@@ -46,8 +46,12 @@ def test_counts_scores_and_who_is_under_way_are_bounded(rolling: Rolling) -> Non
     rolling.settle()
     steps, id = rolling.store.rollout_steps, rolling.row.id
     assert (steps.assigned_count(id), steps.assigned_count(id, 0), steps.assigned_count(id, 1)) == (9, 9, 0)
-    assert (steps.offers_since(id, rolling.now - 1, 100), steps.offers_since(id, rolling.now, 100)) == (9, 0)
-    assert steps.offers_since(id, 0, 4) == 4
+    for name, model in (("pi-1", ""), ("pi-1", MODEL), ("pi-2", MODEL), ("pi-3", "other"), ("stranger", "")):
+        rolling.store.rollouts.freeze(FrozenRow(name, model, "", "anna", 1))
+    assert (steps.frozen_count(id, 0), steps.frozen_count(id, 1)) == (2, 0)
+    now = rolling.now
+    assert [steps.offers_between(id, *span, 100) for span in ((now - 1, now), (now, now + 9), (0, now - 1))] == [9, 0, 0]
+    assert steps.offers_between(id, 0, now, 4) == 4
     for n in (1, 2, 3):
         rolling.say(name_of(n), State.SOAKING, EQUAL)
     assert len(steps.scores(id, 0, 10)) == 3 and len(steps.scores(id, 0, 2)) == 2 and steps.scores(id, 1, 10) == []

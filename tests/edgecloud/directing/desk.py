@@ -16,6 +16,8 @@ from modelwire.deploying.reports import DeviceFigures
 from modelwire.deploying.states import FINAL, State
 from modelwire.deploying.terms import DeployTerms, terms_of
 from modelwire.deploying.variants import Variant, statement
+from modelwire.tensors import Dtype, Schema, TensorClass, TensorSpec
+from modelwire.update.manifest import Manifest
 from modelwire.wire import records
 from modelwire.wire.records import Desired, Report
 from modelwire.wire.signing import PrivateKey, Signer
@@ -27,13 +29,20 @@ MODEL, T0 = words.MODEL, 1_800_000_000
 OLD, NEW = bytes([1]) * 32, bytes([2]) * 32
 STRANGER = PrivateKey(bytes([0x77]) * 32)
 WHOLE = (RolloutPhase(share=10_000),)
+SCHEMA, ANOTHER = (Schema((TensorSpec("w", (n,), Dtype.FLOAT32),)) for n in (2, 3))
 BY_STEPS = (RolloutPhase(count=2), RolloutPhase(share=5_000), RolloutPhase(share=10_000))
 
 
 def new_variant(key: Signer = ROOT, **fields: Any) -> bytes:
     """Return the root key's statement of the base NEW."""
-    said = Variant(words.FLEET, MODEL, "night", NEW, bytes(32), 1000, bytes(32), bytes(32), False, "", 0, (OLD,), 5, 1)
+    said = Variant(words.FLEET, MODEL, "night", NEW, bytes(32), 1000, bytes(32), SCHEMA.id, False, "", 0, (OLD,), 5, 1)
     return statement(replace(said, **fields), key, FLEET_ID)
+
+
+def base_of(commit: bytes, name: str, schema: Schema = SCHEMA) -> Base:
+    """Return a base that goes by any commit."""
+    manifest = Manifest(commit, 1000, schema, (TensorClass.LATTICE,), (-20,), bytes(32), bytes(32))
+    return Base(commit, name, manifest.encode(), commit, 1000, 1)
 
 
 @dataclass
@@ -50,18 +59,19 @@ class Rolling:
     def __post_init__(self) -> None:
         self.store = make_registry(self.path, None)
         for name, commit in (("old", OLD), ("new", NEW)):
-            self.store.bases.add(Base(commit, name, b"manifest", commit, 1000, 1))
+            self.store.bases.add(base_of(commit, name))
         with self.store.transaction():
             self.store.rollouts.add_variant(VariantRow(NEW, MODEL, 1, "night", new_variant(), 5))
             for n in range(1, self.devices + 1):
                 self.join(n)
         self.stepper = Stepper(self.store, self.key)
 
-    def join(self, n: int) -> int:
+    def join(self, n: int, base: bytes = OLD, runtime: str = "") -> int:
         """Let a device in that has said hello; return its lineage."""
         self.store.devices.add(name_of(n), hashlib.sha256(b"%d" % n).digest(), 10)
         lineage = self.store.lineages.ensure(name_of(n), MODEL).id
-        self.store.lineages.grant(lineage, n.to_bytes(16, "big"), OLD, 10)
+        self.store.lineages.grant(lineage, n.to_bytes(16, "big"), base, 10)
+        self.store.lineages.greeted(lineage, runtime, "", 10)
         return lineage
 
     def plan(self, *, key: Signer = COMMAND, started: bool = True, **fields: Any) -> RolloutRow:

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from edgecloud.registry import FrozenRow, VariantRow
-from edgecloud.rollouts import enrolling
+from edgecloud.registry import Base, DesiredRow, FrozenRow, SqliteStore, VariantRow
+from edgecloud.rollouts import enrolling, stepping
 from edgecloud.rollouts.stepping import Stepper
 from modelwire.deploying.plans import RolloutGates, RolloutPhase, RolloutVerb
 from modelwire.deploying.reports import Code, DeviceFigures
 from modelwire.deploying.states import State
-from modelwire.errors import BadArgument
+from modelwire.errors import BadArgument, LineageError
 from modelwire.wire.signing import PrivateKey
 from tests.keys import COMMAND, ROOT
 
-from .desk import BY_STEPS, EQUAL, MODEL, NEW, OLD, STRANGER, T0, WORSE, Rolling, name_of, new_variant
+from .desk import ANOTHER, BY_STEPS, EQUAL, MODEL, NEW, OLD, STRANGER, T0, WORSE, Rolling, base_of, name_of, new_variant
 
 APPROVE, START, PAUSE, RESUME = RolloutVerb.APPROVE, RolloutVerb.START, RolloutVerb.PAUSE, RolloutVerb.RESUME
 HALT, ROLL_BACK, ABORT = RolloutVerb.HALT, RolloutVerb.ROLL_BACK, RolloutVerb.ABORT
@@ -127,6 +127,48 @@ def test_devices_that_are_away_do_not_hold_up_the_end_of_a_roll_back_and_are_tol
     assert lineage is not None
     told = rolling.store.rollouts.desired_for_hello(lineage.id, rolling.now + 80 * 86_400)
     assert told is not None and told.variant == OLD
+
+
+def test_any_number_of_devices_that_are_away_hold_up_no_roll_back(rolling: Rolling, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stepping, "BATCH", 2)
+    rolling.plan()
+    rolling.settle()
+    rolling.decide(ROLL_BACK)
+    rolling.settle()
+    rolling.step(after=601)
+    assert rolling.row.state == "rolled back" and "8 are away" in rolling.row.reason
+
+
+def test_a_device_that_is_on_line_and_never_answers_holds_up_a_roll_back_for_a_day(rolling: Rolling) -> None:
+    rolling.plan()
+    rolling.settle()
+    lineage = rolling.store.lineages.get("pi-1", MODEL)
+    assert lineage is not None
+    rolling.store.lineages.seen(lineage.id, True, 1, rolling.now)
+    rolling.decide(ROLL_BACK)
+    rolling.settle()
+    rolling.step(after=3600)
+    assert rolling.row.state == "rolling back"
+    rolling.step(after=86_400)
+    assert rolling.row.state == "rolled back" and "8 have not answered" in rolling.row.reason
+
+
+def test_a_clock_that_was_a_year_ahead_and_is_set_right_holds_nothing_up(rolling: Rolling) -> None:
+    rolling.now += 365 * 86_400
+    rolling.plan(phases=BY_STEPS, rate=2, jitter=60)
+    rolling.settle()
+    rolling.step(after=60)
+    rolling.all_say(State.SOAKING, EQUAL)
+    rolling.settle()
+    assert rolling.standing == ("soaking", 0)
+    rolling.now -= 365 * 86_400
+    rolling.settle()
+    assert rolling.standing == ("soaking", 0), "nobody has confirmed it"
+    rolling.all_say(State.CONFIRMED, EQUAL)
+    rolling.settle()
+    assert rolling.standing == ("running", 1) and rolling.states() == {"confirmed": 2, "offered": 1, "waiting": 1}
+    rolling.step(after=61)
+    assert rolling.states() == {"confirmed": 2, "offered": 2}
 
 
 def test_one_that_crashes_is_halted_and_refusals_are_not_counted(rolling: Rolling) -> None:
@@ -286,6 +328,38 @@ def test_a_row_that_says_it_runs_brings_nobody_anything_without_its_plan(rolling
     assert rolling.row.state == "paused" and rolling.row.reason.startswith("seal: ") and rolling.states() == {}
 
 
+@pytest.mark.parametrize("last", [None, PAUSE, HALT, ROLL_BACK, ABORT])
+def test_a_row_that_says_it_runs_brings_nobody_anything_that_no_decision_lets_run(rolling: Rolling, last: RolloutVerb | None) -> None:
+    rolling.plan(started=False)
+    if last is not None:
+        rolling.decide(START)
+        rolling.decide(last)
+        rolling.settle()
+        assert rolling.states() == {}
+    rolling.store.rollouts.move(rolling.row.id, state="running", reason="start: anna (decisions: 9)", now=rolling.now)
+    rolling.settle()
+    assert rolling.row.state == "paused" and rolling.row.reason.startswith("seal: it is running, and no decision"), rolling.row
+    assert rolling.states() == {}
+
+
+def test_a_row_in_a_phase_that_its_plan_has_not_is_paused_and_ends_no_director(rolling: Rolling) -> None:
+    rolling.plan(phases=BY_STEPS)
+    rolling.settle()
+    rolling.store.rollouts.move(rolling.row.id, phase=9, now=rolling.now)
+    rolling.settle()
+    assert rolling.standing == ("paused", 2) and rolling.row.reason.startswith("seal: its row is in phase 10, and its plan has 3")
+    assert rolling.states() == {"offered": 2}
+
+
+def test_a_row_that_says_it_runs_needs_the_approvals_of_its_plan(rolling: Rolling) -> None:
+    rolling.plan(approvals=1)
+    rolling.settle()
+    assert rolling.row.state == "draft"
+    rolling.store.rollouts.move(rolling.row.id, state="running", now=rolling.now)
+    rolling.settle()
+    assert rolling.row.state == "paused" and rolling.states() == {}
+
+
 def test_a_director_whose_key_the_fleet_does_not_name_does_nothing(rolling: Rolling) -> None:
     rolling.plan()
     for key in (STRANGER, COMMAND):
@@ -322,6 +396,16 @@ def test_a_device_that_is_frozen_while_it_waits_is_not_waited_for(rolling: Rolli
     assert rolling.row.state == "done"
 
 
+def test_a_canary_that_died_holds_nobody_up_once_it_is_frozen(rolling: Rolling) -> None:
+    rolling.plan(phases=(RolloutPhase(("pi-1", "pi-2", "pi-3"), 3), RolloutPhase(share=10_000)))
+    rolling.settle()
+    rolling.serve(only=["pi-1", "pi-2"])
+    assert rolling.standing == ("running", 0), rolling.row
+    rolling.store.rollouts.freeze(FrozenRow("pi-3", "", "it fell into the sea", "anna", 1))
+    rolling.settle()
+    assert rolling.standing == ("running", 1) and "pi-3" not in {one.device for one in rolling.assigned(1)}
+
+
 def test_named_devices_come_first_and_canaries_take_turns(rolling: Rolling) -> None:
     first = rolling.plan(phases=(RolloutPhase(devices=("pi-7", "pi-2"), count=3), RolloutPhase(share=10_000)))
     rolling.settle()
@@ -354,6 +438,32 @@ def test_the_rate_bounds_how_many_are_offered_it_a_minute(rolling: Rolling) -> N
     assert rolling.states()["offered"] == 3
     rolling.step(after=31)
     assert rolling.states()["offered"] == 6
+
+
+def test_devices_that_the_rate_holds_up_are_offered_it_though_enough_serve_it(rolling: Rolling) -> None:
+    for n in range(9, 21):
+        rolling.join(n)
+    rolling.plan(rate=19)
+    rolling.settle()
+    rolling.all_say(State.SOAKING, EQUAL)
+    rolling.settle()
+    assert rolling.states() == {"soaking": 19, "waiting": 1} and rolling.row.state == "running"
+    rolling.step(after=61)
+    rolling.settle()
+    rolling.serve()
+    assert rolling.states() == {"confirmed": 20} and rolling.row.state == "done"
+
+
+def test_devices_that_wait_are_offered_it_though_a_person_waived_the_gate_of_the_last_phase(rolling: Rolling) -> None:
+    rolling.plan(rate=4, gates=RolloutGates(margin=10_000))
+    rolling.settle()
+    rolling.all_say(State.REVERTED, DeviceFigures(code=Code.VETO))
+    rolling.settle()
+    assert rolling.row.state == "paused" and rolling.states() == {"reverted": 4, "waiting": 4}
+    rolling.decide(RESUME)
+    rolling.settle()
+    rolling.step(after=61)
+    assert rolling.states() == {"reverted": 4, "offered": 4}
 
 
 def test_the_jitter_spreads_the_offers_of_a_phase(rolling: Rolling) -> None:
@@ -400,11 +510,76 @@ def test_devices_that_come_later_follow_and_a_newer_rollout_ends_that(rolling: R
     assert rolling.store.rollouts.by_id(first.id).state == "done" and rolling.states() == {"offered": 9}
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_device_that_can_not_run_it_is_not_offered_it_whenever_it_comes(rolling: Rolling, named: bool) -> None:
+    other = bytes([3]) * 32
+    rolling.store.bases.add(base_of(other, "other", ANOTHER))
+    rolling.store.rollouts.add_variant(VariantRow(NEW, MODEL, 2, "night", new_variant(runtime="litert", number=2), 5))
+    rolling.join(9, other)
+    rolling.join(10, runtime="tflite 2.14 x86_64")
+    rolling.join(11, runtime="litert 2.1 aarch64")
+    rolling.plan(follow=not named, devices=tuple(name_of(n) for n in range(1, 12)) if named else ())
+    rolling.settle()
+    assert {one.device for one in rolling.assigned()} == {name_of(n) for n in (*range(1, 9), 11)}
+    if not named:
+        rolling.serve()
+        rolling.serve()
+        assert rolling.row.reason.startswith("follows: "), rolling.row
+        rolling.join(12, other)
+        rolling.join(13, runtime="litert 2.1 aarch64")
+        rolling.step(after=61)
+        assert {one.device for one in rolling.assigned()} == {name_of(n) for n in (*range(1, 9), 11, 13)}
+
+
+def test_a_base_that_can_not_be_read_keeps_its_own_devices_out_and_nobody_else(rolling: Rolling) -> None:
+    other = bytes([3]) * 32
+    rolling.store.bases.add(Base(other, "other", b"no manifest", other, 1000, 1))
+    rolling.join(9, other)
+    rolling.plan()
+    rolling.settle()
+    assert {one.device for one in rolling.assigned()} == {name_of(n) for n in range(1, 9)}
+
+
+def test_a_rollout_that_can_not_look_at_the_fleet_holds_up_no_other(rolling: Rolling, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = enrolling.Enrolment.go_on
+
+    def go_on(self: enrolling.Enrolment, store: SqliteStore) -> bool:
+        if self._plan.name == "spring":
+            raise LineageError(reason="its cards can't be read")
+        return plain(self, store)
+
+    monkeypatch.setattr(enrolling.Enrolment, "go_on", go_on)
+    rolling.plan()
+    rolling.plan(rollout=bytes([9]) * 16, name="summer")
+    rolling.settle()
+    assert rolling.states() == {"offered": 8} and rolling.row.name == "summer"
+
+
+def test_who_begins_anew_may_have_another_schema(rolling: Rolling) -> None:
+    rolling.store.bases.add(base_of(bytes([3]) * 32, "other", ANOTHER))
+    rolling.join(9, bytes([3]) * 32)
+    rolling.plan(learned="anew")
+    rolling.settle()
+    assert rolling.states() == {"offered": 9}
+
+
 def test_numbers_rise_above_those_of_a_registry_that_was_restored(rolling: Rolling) -> None:
     rolling.plan()
     rolling.settle()
     one = rolling.desired("pi-1")
     assert one is not None and one.number >= rolling.now * 1000
+
+
+def test_a_row_with_the_last_number_there_is_holds_up_its_own_rollout_and_no_director(rolling: Rolling) -> None:
+    first = rolling.plan(devices=("pi-1",))
+    rolling.settle()
+    rolling.store.rollouts.put_desired(DesiredRow(1, (1 << 63) - 1, first.id, NEW, b"no record", 1 << 40, rolling.now))
+    rolling.decide(ROLL_BACK, row=first)
+    rolling.plan(rollout=bytes([9]) * 16, name="summer", devices=("pi-2",))
+    for _ in range(3):
+        done = rolling.step()
+    assert rolling.states() == {"offered": 1} and rolling.row.name == "summer"
+    assert any("spring" in note and "no number is left" in note for note in done.notes), done.notes
 
 
 def test_a_newer_rollout_is_not_undone_by_rolling_back_an_older_one(rolling: Rolling) -> None:

@@ -11,6 +11,7 @@ from edgecloud.audit.admissions import Admissions
 from edgecloud.intake.decision import Result
 from edgecloud.keeping import erasing
 from edgecloud.registry import EvaluationRow, FrozenRow, MergeRow, SqliteStore, WaitingMessage
+from edgecloud.rollouts import moves
 from modelwire.errors import BadArgument, LineageError, RegistryDamaged, UnknownVersion
 from modelwire.wire import cbor
 from tests.edgecloud import rollouts
@@ -108,6 +109,14 @@ def test_of_rollouts_what_is_of_an_erased_device_goes_and_a_plan_that_names_it(b
     for change in ("DELETE FROM desired", "DELETE FROM rollout", "UPDATE rollout SET plan = x''", "DELETE FROM decision"):
         with pytest.raises(LineageError, match="write-once"):
             store.database.run(change)
+
+
+def test_a_rollout_whose_reason_named_an_erased_device_heeds_no_decision_again(both: Centre) -> None:
+    store, (_, running) = both.store, both.store.rollouts.all()
+    store.rollouts.move(running.id, state="paused", reason=f"quality: {NAME} fell most (decisions: 3)", now=9)
+    erase(store)
+    row = store.rollouts.by_id(running.id)
+    assert NAME not in row.reason and (moves.heeded(row), moves.word(row), row.state) == (3, "quality", "paused")
 
 
 def test_its_key_never_speaks_again_and_its_name_is_free(both: Centre, base: Base) -> None:

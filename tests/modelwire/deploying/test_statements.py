@@ -98,12 +98,31 @@ def test_figures_out_of_range_are_refused(wrong: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("wrong", [
     {"phases": ()}, {"gates": plans.RolloutGates(success=0)}, {"gates": plans.RolloutGates(surely=1)}, {"window": (0, 90_000)},
-    {"learned": "x"},
+    {"learned": "x"}, {"window": (1, 2, 3)}, {"phases": (plans.RolloutPhase(count=1, soak=7_776_001),)}, {"soak": 7_776_001}, {"expiry": 0},
+    {"urls": ("http://files.example/a b",)}, {"urls": ("http://a/",) * 5}, {"rate": 1_000_001}, {"name": "n" * 65}, {"rollout": b"r"},
+    {"made_by": "ada\nroot"}, {"where": (("light", "n" * 201),)}, {"approvals": 9}, {"devices": ("pi-1",) * 1001},
     {"urls": ("file:///etc",)}, {"phases": (plans.RolloutPhase(share=10_001),)}, {"devices": ("UPPER case",)},
 ])  # fmt: skip
 def test_a_plan_that_can_not_be_is_never_sealed(wrong: dict[str, object]) -> None:
     with pytest.raises(ModelWireError):
         plans.seal_plan(replace(PLAN, **wrong), keys.COMMAND, FLEET)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [
+    {"number": 0}, {"by": "a" * 65}, {"reason": "r" * 1001}, {"reason": "halt\x1b[2J"}, {"rollout": b""}, {"at": -1},
+])  # fmt: skip
+def test_a_decision_that_no_director_would_read_is_never_sealed(wrong: dict[str, object]) -> None:
+    with pytest.raises(ModelWireError):
+        plans.seal_decision(replace(DECISION, **wrong), keys.COMMAND, FLEET)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [
+    {"ram": -1}, {"name": "n" * 65}, {"runtime": "a\nb"}, {"tree": b"t"}, {"parents": (b"p",)}, {"number": 0}, {"size": 0},
+    {"type_id": "\x07"},
+])  # fmt: skip
+def test_a_variant_that_no_device_would_read_is_never_sealed(wrong: dict[str, object]) -> None:
+    with pytest.raises(ModelWireError):
+        variants.statement(replace(VARIANT, **wrong), keys.ROOT, FLEET)  # type: ignore[arg-type]
 
 
 def test_from_each_state_a_way_leads_to_an_end_and_none_leads_out_of_one() -> None:

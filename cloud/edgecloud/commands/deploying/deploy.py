@@ -104,7 +104,7 @@ def _add_pace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=whole(0, 1_000_000), default=60, metavar="N", help="devices a minute at most (default: 60); 0: any")
     spread = "offers of one step are spread over so long (default: 60s)"
     parser.add_argument("--jitter", type=seconds_type("--jitter", DAY), default=60, metavar="TIME", help=spread)
-    hours = "hours (UTC) in which a device may begin to serve it; it is fetched before"
+    hours = "hours (UTC): one that is offered it outside serves it when they begin, or once it has it; it is fetched before"
     parser.add_argument("--window", type=window_type, metavar="HH:MM-HH:MM", help=hours)
     parser.add_argument("--no-follow", action="store_true", help="devices that come to fit later get nothing")
 

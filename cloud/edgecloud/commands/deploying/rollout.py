@@ -105,9 +105,12 @@ def _decided(args: argparse.Namespace, store: SqliteStore, verb: RolloutVerb) ->
         said = "approved by this key already" if by_it else f"{standing(row, before)} already"
         return {**document, "then": ""}, [visible(f"{row.name} is {said}; nothing was sealed.")]
     at = time.time()
-    number_ = next_number(store.rollouts.decisions(row.id), at)
+    odd = set(statements.unproven(store, row))  # who writes to the registry may plant the last number there is
+    number_ = next_number([one for one in store.rollouts.decisions(row.id) if one.number not in odd], at)
+    while number_ in odd:
+        number_ += 1
     decision = RolloutDecision(store.fleet, row.rollout, number_, verb, person(args), args.reason or "", int(at))
-    store.rollouts.decide(row.id, number_, seal_decision(decision, key, store.identity.id), int(at))
+    store.rollouts.decide(row.id, number_, seal_decision(decision, key, store.identity.id), int(at), beside=odd)
     document |= {"number": number_, "then": then(row, verb)}
     lines = [visible(f"{row.name}: {verb.value} is sealed. Then {then(row, verb)}.")]
     if verb is RolloutVerb.APPROVE:

@@ -27,8 +27,11 @@ class RolloutSteps(Protocol):
     def assigned_count(self, id: int, phase: int | None = None) -> int:
         """Return how many models are in a rollout, or in one phase of it."""
 
-    def offers_since(self, id: int, since: int, most: int) -> int:
-        """Return how many desireds of a rollout were sealed since a time; at most so many are counted."""
+    def frozen_count(self, id: int, phase: int) -> int:
+        """Return how many models of a phase are frozen and have said nothing of the variant, offered to them or not."""
+
+    def offers_between(self, id: int, since: int, until: int, most: int) -> int:
+        """Return how many desireds of a rollout were sealed after a time and until another; of the newest, so many at most."""
 
     def scores(self, id: int, phase: int, limit: int) -> list[AssignmentRow]:
         """Return models of a phase that judged the variant on held-out samples, in the order in which they came."""

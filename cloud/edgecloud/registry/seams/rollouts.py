@@ -65,8 +65,11 @@ class Rollouts(Protocol):
     ) -> RolloutRow:
         """Note how far a rollout has come; None: as it was. Its phase begins anew with another number or when it begins to run."""
 
-    def decide(self, id: int, number: int, statement: bytes, now: int) -> None:
-        """Keep a decision. Raises LineageError unless its number is above all of the rollout."""
+    def decide(self, id: int, number: int, statement: bytes, now: int, *, beside: Iterable[int] = ()) -> None:
+        """Keep a decision. Raises LineageError unless its number is above all of the rollout, and none that it has.
+
+        beside: numbers of rows that are no decisions, as no key of the fleet sealed them: above these it need not be.
+        """
 
     def decisions(self, id: int) -> list[DecisionRow]:
         """Return what was decided, oldest first."""

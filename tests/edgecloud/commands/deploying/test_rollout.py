@@ -232,8 +232,12 @@ def test_a_plan_or_a_decision_of_another_rollout_counts_for_nothing_and_does_not
     said = desk.json("rollout", "show", "spring")
     assert said["decisions"] == [] and len(said["unproven"]) == 3  # type: ignore[arg-type]
     assert "3 more stand there" in desk.ok("rollout", "show", "spring")
+    store.rollouts.decide(row.id, (1 << 63) - 1, b"the last number there is", 1)
     store.rollouts.move(row.id, state="running", now=2)
-    assert desk.json("rollout", "halt", "spring")["sealed"] is True
+    halted = desk.json("rollout", "halt", "spring")
+    assert halted["sealed"] is True and halted["number"] < 1 << 62  # type: ignore[operator]
+    assert verbs(store) == ["halt"] and desk.json("rollout", "halt", "spring")["sealed"] is False
+    assert desk.json("rollout", "rollback", "spring")["sealed"] is True and verbs(store) == ["halt", "roll back"]
     damage(store, "UPDATE rollout SET plan = ? WHERE id = ?", other.plan, row.id)
     assert "the plan of other" in str(desk.error("rollout", "show", "spring")["message"])
 

@@ -122,10 +122,11 @@ class SqliteRollouts:
             )  # fmt: skip
         return self.by_id(id)
 
-    def decide(self, id: int, number: int, statement: bytes, now: int) -> None:
+    def decide(self, id: int, number: int, statement: bytes, now: int, *, beside: Iterable[int] = ()) -> None:
         with self._database.transaction():
-            newest = self._database.number("SELECT coalesce(max(number), 0) FROM decision WHERE rollout_id = ?", id)
-            if number <= newest:
+            held = {one.number for one in self.decisions(id)}
+            newest = max(held - set(beside), default=0)
+            if number <= newest or number in held:
                 raise LineageError(reason=f"decision {number} does not follow decision {newest} about this rollout: numbers only rise")
             self._database.run("INSERT INTO decision VALUES (?, ?, ?, ?)", id, number, statement, now)
             self._log.append("decision", record=statement)

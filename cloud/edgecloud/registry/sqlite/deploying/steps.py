@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgecloud.registry.rollout_rows import PAUSED, ROLLING_BACK, RUNNING, SOAKING, AssignmentRow, RolloutCandidate
+from edgecloud.registry.rollout_rows import PAUSED, ROLLING_BACK, RUNNING, SOAKING, WAITING, AssignmentRow, RolloutCandidate
 from edgecommon.sqlite import Database
+from modelwire.deploying.states import State
 
 from .rollouts import SqliteRollouts, assignment_of
 
@@ -24,7 +25,8 @@ class SqliteRolloutSteps:
 
     def candidates(self, id: int, after: int, span: int) -> list[RolloutCandidate]:
         rows = self._database.all(
-            f"SELECT l.id, l.device, ({_HEAD_BASE.format('l.id')}) AS base FROM lineage l JOIN rollout r ON r.id = ?1"
+            f"SELECT l.id, l.device, ({_HEAD_BASE.format('l.id')}) AS base, coalesce(l.runtime, '') FROM lineage l"
+            " JOIN rollout r ON r.id = ?1"
             " WHERE l.id > ?2 AND l.id <= ?2 + ?3 AND l.model = r.model"
             " AND EXISTS (SELECT 1 FROM device_key k WHERE k.device = l.device AND k.revoked_at IS NULL)"
             " AND NOT EXISTS (SELECT 1 FROM frozen f WHERE f.device = l.device AND f.model IN (l.model, ''))"
@@ -46,9 +48,18 @@ class SqliteRolloutSteps:
         only, values = ("", (id,)) if phase is None else (" AND phase = ?", (id, phase))
         return self._database.number(f"SELECT count(*) FROM assignment INDEXED BY assignment_stands WHERE rollout_id = ?{only}", *values)
 
-    def offers_since(self, id: int, since: int, most: int) -> int:
+    def frozen_count(self, id: int, phase: int) -> int:
+        return self._database.number(
+            "SELECT count(*) FROM frozen f JOIN lineage l ON l.device = f.device AND f.model IN (l.model, '')"
+            " JOIN assignment a ON a.lineage = l.id WHERE a.rollout_id = ? AND a.phase = ? AND a.back = 0"
+            f" AND a.state IN ('{WAITING}', '{State.OFFERED.value}')"
+            " AND NOT (f.model <> '' AND EXISTS (SELECT 1 FROM frozen g WHERE g.device = f.device AND g.model = ''))",
+            id, phase,
+        )  # fmt: skip
+
+    def offers_between(self, id: int, since: int, until: int, most: int) -> int:
         newest = "SELECT at FROM desired WHERE rollout_id = ? ORDER BY id DESC LIMIT ?"
-        return self._database.number(f"SELECT count(*) FROM ({newest}) WHERE at > ?", id, most, since)
+        return self._database.number(f"SELECT count(*) FROM ({newest}) WHERE at > ? AND at <= ?", id, most, since, until)
 
     def scores(self, id: int, phase: int, limit: int) -> list[AssignmentRow]:
         where = "WHERE a.rollout_id = ? AND a.phase = ? AND a.rows > 0 ORDER BY a.id LIMIT ?"
