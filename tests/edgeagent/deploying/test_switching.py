@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from edgeagent.deploying import places, switching
+from edgeagent.deploying.board_means import BoardMeans
 from edgeagent.settings import reading
 from edgeagent.state.beside.rows import Lies
 from edgeagent.state.folder import open_folder
+from edgeagent.system.clock import Clock
 from edgeagent.troubles.noted import all_noted
 from modelwire.errors import LineageError, NotWelcome, WrongBase
 from modelwire.tflite.file import read_weights
@@ -286,3 +288,19 @@ def test_a_round_that_began_before_seals_nothing_afterwards(tmp_path: Path, c: C
         with pytest.raises(WrongBase, match="an update of tiny was made for another base"):
             r.lineage.seal(head, Kind.SNAPSHOT, old.snapshot(), old, {})
         assert r.lineage.head() == head
+
+
+def test_a_way_back_that_a_kill_cut_in_two_leads_to_the_model_that_was_left(tmp_path: Path, c: Centre) -> None:
+    with rig(tmp_path / "d", c) as r:
+        train(r, 3)
+        old = r.lineage.load().state
+        soaked(r.lineage, NEAR)
+        switching.confirm(r.lineage, 20)
+        train(r, 2)
+        base = manifest_of(TINY).commit
+        assert places.back(r.lineage, base, number=2, now=12) is not None  # and here the process ends
+    with rig(tmp_path / "d", c) as r:
+        BoardMeans(r.device, r.lineage, lambda file, have: None, lambda: None, Clock(), None).soak(base, "kept")
+        soaking = r.lineage.beside.soaking()
+        assert soaking is not None and r.lineage.load_beside(soaking).state == old
+        check_whole(r)
