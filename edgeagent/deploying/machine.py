@@ -17,7 +17,7 @@ from edgeagent.board.budget import TrainingWait
 from edgeagent.settings.tree import ModelSettings
 from modelwire.deploying.reports import Code
 from modelwire.deploying.states import FINAL, State, Who, allowed
-from modelwire.errors import DesiredRefused, DiskUnwritable, ModelError, ModelWireError, NotWelcome, TooLarge
+from modelwire.errors import DesiredRefused, DiskUnwritable, ModelError, ModelWireError, NotWelcome, StateBusy, TooLarge
 from modelwire.wire import records
 from modelwire.wire.parts import Part
 from modelwire.wire.records import Desired, Report, Transfer, Wanted
@@ -26,13 +26,14 @@ from . import checks
 from .checks import DeployOrder
 from .desired_store import TakenDesired
 from .hosts import HostWord
-from .means import BasePlace, DeployMeans, DeployTarget, DesiredMemory, Stop
+from .means import BasePlace, DeployMeans, DeployTarget, DesiredMemory, Probed, Stop
 from .news import DEPLOYS_NOTHING, DeployNews
 
 _log = logging.getLogger("edgeagent.deploying")
 PROBES = 3  # begun at most: a board that dies of one is not to die for ever
 TOLD = 8  # notes of how much of a file is here
 COUNTED = 60  # seconds of soaking that a kill may forget
+_OF_BOARD = (DiskUnwritable, StateBusy)  # errors that say nothing of a variant: what was to be done is done later
 
 
 class DeployMachine:
@@ -46,8 +47,9 @@ class DeployMachine:
         self._target, self._memory, self._means, self._settings = target, memory, means, settings
         self._idle, self._host = idle, host
         self._news = DeployNews(target)
-        self._order: tuple[bytes, DeployOrder] | None = None  # what was read last, by its bytes
+        self._order: tuple[bytes, bytes, DeployOrder] | None = None  # what was read last, by its bytes and the key that vouches for bases
         self._probing = False  # in this process
+        self._found: Probed | None = None  # what came of that, until it is acted on
         self._since: float | None = None  # monotonic seconds up to which soaking was counted
         self._uncounted = 0.0  # seconds of soaking that are not written down yet
         self._told, self._swept, self._linked = "", False, False
@@ -224,7 +226,7 @@ class DeployMachine:
             lies = place not in (BasePlace.NOWHERE, BasePlace.PASSIVE) or order.terms.back
             if not lies and order.variant is not None:
                 self._means.stage(order.desired, order.variant)
-        except DiskUnwritable:
+        except _OF_BOARD:
             raise
         except ModelError as e:  # it looks otherwise than the samples of this board
             return self._end(State.REFUSED, Stop(Code.SCHEMA, e.message))
@@ -259,12 +261,13 @@ class DeployMachine:
             self._means.probe(order.desired.variant, order.terms)
             self._probing = True
             return False
-        found = self._means.probed()
+        found = self._found or self._means.probed()
         if found is None:
             return False
-        self._probing = False
         if found.lost:
+            self._probing = False
             return True
+        self._found = found  # where the disk takes nothing more now, it is not tried again for that
         self._memory.measured(found.learned, found.before, found.after, found.figures)
         if found.note:
             self._tell(found.note)
@@ -273,7 +276,7 @@ class DeployMachine:
             return self._end(State.REVERTED, found.stop)
         try:
             self._means.soak(order.desired.variant, found.learned)
-        except DiskUnwritable:
+        except _OF_BOARD:
             raise
         except ModelWireError as e:
             return self._end(State.REVERTED, Stop(Code.FILE, e.message))
@@ -301,7 +304,7 @@ class DeployMachine:
             return False
         except TooLarge as e:
             return self._revert(Stop(Code.BUDGET, f"no update can say what is served: {e.message}"))
-        except DiskUnwritable:
+        except _OF_BOARD:
             raise
         except ModelWireError as e:
             return self._revert(Stop(Code.FILE, e.message))
@@ -379,7 +382,7 @@ class DeployMachine:
         assert row is not None and allowed(row.state, state, who), f"{row and row.state} to {state} by {who}"
         reason = stop.reason if stop is not None else ""
         self._memory.move(state, int(self._target.wall()), code=stop.code if stop is not None else "", reason=reason)
-        self._since, self._uncounted = None, 0.0
+        self._since, self._uncounted, self._probing, self._found = None, 0.0, False, None
         name, number = self._named(self._read(row)), self._desired().number
         level = logging.WARNING if state in FINAL and state is not State.CONFIRMED else logging.INFO
         _log.log(level, "%s: %s (desired %d): %s%s", self._target.model, name, number, state.value, f": {reason}" if reason else "")
@@ -421,12 +424,13 @@ class DeployMachine:
 
     def _read(self, row: TakenDesired) -> DeployOrder:
         """Return what the desired of a row says; it was proven when it came."""
-        if self._order is None or self._order[0] != row.record:
+        root = self._target.root()
+        if self._order is None or self._order[:2] != (row.record, root):
             desired = records.expect(records.parse(row.record), Desired)
-            order = checks.read_order(desired, self._target.root(), self._target.fleet_id)
+            order = checks.read_order(desired, root, self._target.fleet_id)
             assert order is not None  # one without terms has no row
-            self._order = row.record, order
-        return self._order[1]
+            self._order = row.record, root, order
+        return self._order[2]
 
     def _desired(self) -> Desired:
         row = self._memory.current()
