@@ -17,7 +17,7 @@ from edgeagent.board.budget import TrainingWait
 from edgeagent.settings.tree import ModelSettings
 from modelwire.deploying.reports import Code
 from modelwire.deploying.states import FINAL, State, Who, allowed
-from modelwire.errors import DesiredRefused, DiskUnwritable, ModelError, ModelWireError, NotWelcome, StateBusy, TooLarge
+from modelwire.errors import DesiredRefused, DiskUnwritable, ModelError, ModelWireError, NotWelcome, StateBusy, StateDamaged, TooLarge
 from modelwire.wire import records
 from modelwire.wire.parts import Part
 from modelwire.wire.records import Desired, Report, Transfer, Wanted
@@ -228,6 +228,9 @@ class DeployMachine:
                 self._means.stage(order.desired, order.variant)
         except _OF_BOARD:
             raise
+        except StateDamaged as e:  # what lay here was let go of: it comes anew
+            self._tell(e.message)
+            return True
         except ModelError as e:  # it looks otherwise than the samples of this board
             return self._end(State.REFUSED, Stop(Code.SCHEMA, e.message))
         except ModelWireError as e:

@@ -75,6 +75,20 @@ def test_no_round_begins_while_it_soaks_and_status_knows_why(tmp_path: Path, clo
         assert states(c)[-1] == "confirmed" and r.lineage.head().version > head.version
 
 
+def test_a_variant_that_lay_here_and_was_damaged_comes_anew(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with deployed(tmp_path / "d", c, B, TINY, train__every="30d") as r:
+        fill(r.device)
+        c.after(1, lambda: c.push(bring(B), "desired"))
+        r.serve(100)
+        assert states(c) == WAY
+        (r.lineage.store.folder / "base.tflite").write_bytes(b"the disk has changed it")
+        c.push(bring(TINY, 2), "desired")
+        r.serve(100)
+        assert states(c, 2) == WAY
+        assert r.lineage.base_commit == manifest_of(TINY).commit and r.lineage.store.base() == TINY and newest_is_served(c, r)
+
+
 def test_a_restart_in_any_state_goes_on(tmp_path: Path, clock: FakeClock) -> None:
     c = centre(clock)
     for i in range(80):
