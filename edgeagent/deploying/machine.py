@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from edgeagent.board.budget import TrainingWait
 from edgeagent.settings.tree import ModelSettings
+from edgeagent.settings.units import say_seconds
 from modelwire.deploying.reports import Code
 from modelwire.deploying.states import FINAL, State, Who, allowed
 from modelwire.errors import DesiredRefused, DiskUnwritable, ModelError, ModelWireError, NotWelcome, StateBusy, StateDamaged, TooLarge
@@ -174,8 +175,7 @@ class DeployMachine:
         order = self._read(row)
         name = self._named(order)
         if row.state is State.SOAKING:
-            left = max(0, round(order.terms.soak - row.soaked))
-            return TrainingWait(f"{name} is served on trial", f"it is confirmed, in {left} s of running at the soonest, or reverted")
+            return TrainingWait(f"{name} is served on trial", f"it has run for {say_seconds(order.terms.soak)}, or is reverted")
         if row.state is State.PROBING:
             return TrainingWait(f"{name} is tried on held-out samples", "that is over")
         if row.state is State.STAGED and self._swept and not self._held_back(order):  # a run that never looks at it keeps no round from it

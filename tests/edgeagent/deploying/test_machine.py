@@ -40,10 +40,10 @@ def test_soaking_lasts_as_long_as_asked_of_running_and_a_kill_forgets_a_minute_a
     w = World()
     w.take(desired(of=terms(soak=600)))
     w.run(until=lambda: w.stands(State.SOAKING))
-    began = w.now
+    began, waits = w.now, w.machine.holds_training()
     for _ in range(4):
         w.run(90)
-        assert w.stands(State.SOAKING)
+        assert w.stands(State.SOAKING) and w.machine.holds_training() == waits, "the log says it once, not each minute"
         w.again()
         w.now += 1e6  # years pass while it is off: they are none of running
     lost = w.disk.row.soaked if w.disk.row else 0
