@@ -33,7 +33,7 @@ from .news import DEPLOYS_NOTHING, DeployNews
 _log = logging.getLogger("edgeagent.deploying")
 PROBES = 3  # begun at most: a board that dies of one is not to die for ever
 TOLD = 8  # notes of how much of a file is here
-COUNTED = 60  # seconds of soaking that a kill may forget
+COUNTED = 5, 60  # seconds of soaking that a kill may forget: right after a start, and at most; boards that run a minute at a time come on
 _OF_BOARD = (DiskUnwritable, StateBusy)  # errors that say nothing of a variant: what was to be done is done later
 
 
@@ -53,7 +53,7 @@ class DeployMachine:
         self._found: Probed | None = None  # what came of that, until it is acted on
         self._since: float | None = None  # monotonic seconds up to which soaking was counted
         self._uncounted = 0.0  # seconds of soaking that are not written down yet
-        self._told, self._swept, self._linked = "", False, False
+        self._told, self._swept, self._linked, self._every = "", False, False, COUNTED[0]
         self._steps: dict[State, Callable[[TakenDesired, DeployOrder, float], bool]] = {
             State.OFFERED: self._offered, State.FETCHING: self._fetching, State.STAGED: self._staged,
             State.PROBING: self._probed, State.SOAKING: self._soaking,
@@ -297,7 +297,7 @@ class DeployMachine:
             return self._revert(stop, Who.DEVICE if row.code else Who.HOST)
         self._count(now)
         if row.soaked + self._uncounted < order.terms.soak or not self._idle():
-            if self._uncounted >= COUNTED:
+            if self._uncounted >= self._every:
                 self._write_count(row)
             return False
         try:
@@ -399,7 +399,7 @@ class DeployMachine:
 
     def _write_count(self, row: TakenDesired) -> None:
         self._memory.soaked(row.soaked + self._uncounted)
-        self._uncounted = 0.0
+        self._uncounted, self._every = 0.0, min(COUNTED[1], 2 * self._every)
 
     # What it says.
 

@@ -52,6 +52,16 @@ def test_soaking_lasts_as_long_as_asked_of_running_and_a_kill_forgets_a_minute_a
     assert w.stands(State.CONFIRMED) and w.now - began > 600
 
 
+def test_a_board_whose_power_is_cut_each_minute_is_confirmed_all_the_same() -> None:
+    w = World()
+    w.take(desired(of=terms(soak=300)))
+    w.run(until=lambda: w.stands(State.SOAKING))
+    for _ in range(20):
+        w.again()
+        w.run(50)
+    assert w.stands(State.CONFIRMED)
+
+
 def test_no_round_begins_from_the_probe_to_the_end_and_one_under_way_is_waited_for() -> None:
     w = World()
     w.idle = False
