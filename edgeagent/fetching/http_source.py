@@ -83,6 +83,8 @@ class HttpSource:
             miss = e
         except AddressError as e:
             miss = _Miss(Miss.GONE, str(e))
+        except http.client.RemoteDisconnected:
+            miss = _Miss(Miss.AGAIN, "it hangs up without an answer")
         except http.client.HTTPException as e:
             miss = _Miss(Miss.AGAIN, f"it answers what is no HTTP: {type(e).__name__}")
         except Exception as e:  # noqa: BLE001  # of the system, or of what a server has made of a library: none of them ends the thread

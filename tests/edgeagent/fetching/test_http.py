@@ -49,6 +49,12 @@ def test_a_place_that_it_was_sent_on_to_may_end_and_the_address_is_asked_anew(tm
     assert len(granted) == 3 and d.progress.failed == 0
 
 
+def test_a_server_that_hangs_up_is_said_by_what_it_does(tmp_path: Path) -> None:
+    with serving(lambda connection, request: False) as server:
+        d = Fetcher(tmp_path, FILE.task(server.url + URL, tries=1)).run()
+    assert d.failure is not None and d.failure.code == Code.BUDGET and "it hangs up without an answer" in d.failure.reason
+
+
 def test_a_place_that_it_is_sent_on_to_and_that_has_nothing_ends_it(tmp_path: Path) -> None:
     def nowhere(connection: socket.socket, request: Request) -> bool:
         to = b"302 Found\r\nLocation: /nothing" if request.path == URL else b"404 Not Found"
