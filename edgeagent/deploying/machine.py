@@ -18,7 +18,7 @@ from edgeagent.settings.tree import ModelSettings
 from edgeagent.settings.units import say_seconds
 from modelwire.deploying.reports import Code
 from modelwire.deploying.states import FINAL, State, Who, allowed
-from modelwire.errors import DesiredRefused, DiskUnwritable, ModelError, ModelWireError, NotWelcome, StateBusy, StateDamaged, TooLarge
+from modelwire.errors import DesiredRefused, LineageError, ModelError, ModelWireError, NotWelcome, StateDamaged, TooLarge
 from modelwire.wire import records
 from modelwire.wire.parts import Part
 from modelwire.wire.records import Desired, Report, Transfer, Wanted
@@ -27,14 +27,13 @@ from . import checks
 from .checks import DeployOrder
 from .desired_store import TakenDesired
 from .hosts import HostWord
-from .means import BasePlace, DeployMeans, DeployTarget, DesiredMemory, Probed, Stop
+from .means import OF_BOARD, BasePlace, DeployMeans, DeployTarget, DesiredMemory, Probed, Stop
 from .news import DEPLOYS_NOTHING, DeployNews
 
 _log = logging.getLogger("edgeagent.deploying")
 PROBES = 3  # begun at most: a board that dies of one is not to die for ever
 TOLD = 8  # notes of how much of a file is here
 COUNTED = 5, 60  # seconds of soaking that a kill may forget: right after a start, and at most; boards that run a minute at a time come on
-_OF_BOARD = (DiskUnwritable, StateBusy)  # errors that say nothing of a variant: what was to be done is done later
 
 
 class DeployMachine:
@@ -162,7 +161,7 @@ class DeployMachine:
         """End what works beside it; the next start goes on."""
         row = self._memory.current()
         if row is not None and row.state is State.SOAKING and self._uncounted:
-            with contextlib.suppress(DiskUnwritable):
+            with contextlib.suppress(*OF_BOARD):
                 self._write_count(row)
         self._means.cease()
         self._probing = False
@@ -226,7 +225,7 @@ class DeployMachine:
             lies = place not in (BasePlace.NOWHERE, BasePlace.PASSIVE) or order.terms.back
             if not lies and order.variant is not None:
                 self._means.stage(order.desired, order.variant)
-        except _OF_BOARD:
+        except OF_BOARD:
             raise
         except StateDamaged as e:  # what lay here was let go of: it comes anew
             self._tell(e.message)
@@ -279,7 +278,7 @@ class DeployMachine:
             return self._end(State.REVERTED, found.stop)
         try:
             self._means.soak(order.desired.variant, found.learned)
-        except _OF_BOARD:
+        except OF_BOARD:
             raise
         except ModelWireError as e:
             return self._end(State.REVERTED, Stop(Code.FILE, e.message))
@@ -307,10 +306,10 @@ class DeployMachine:
             return False
         except TooLarge as e:
             return self._revert(Stop(Code.BUDGET, f"no update can say what is served: {e.message}"))
-        except _OF_BOARD:
+        except OF_BOARD:
             raise
-        except ModelWireError as e:
-            return self._revert(Stop(Code.FILE, e.message))
+        except ModelWireError as e:  # the centre may have moved the model meanwhile: that is no fault of what soaked
+            return self._revert(Stop(Code.SUPERSEDED if isinstance(e, LineageError) else Code.FILE, e.message))
         return self._move(State.CONFIRMED)
 
     # Between states.
