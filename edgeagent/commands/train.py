@@ -20,6 +20,7 @@ from edgeagent.settings.tree import ModelSettings
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer, lines_of
+from modelwire.errors import BadArgument
 
 from .answer import add_folder, chosen, load
 
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> Answer:
     with open_folder(load(args), alone=True) as device:
         lineages, models, memory = chosen(device, args.model), opener(device, eager=False), Memory()
         for lineage in lineages:
+            _check_not_on_trial(lineage)
             rounds.check_due(standing_of(device, lineage, models, memory=memory), device.settings.outbox.max_bytes)
         for lineage in lineages:
             standing = standing_of(device, lineage, models, memory=memory)
@@ -49,6 +51,13 @@ def run(args: argparse.Namespace) -> Answer:
                 raise report.error
             reports.append(report)
     return Answer({"rounds": [as_document(r) for r in reports]}, lines_of(as_text(r) for r in reports))
+
+
+def _check_not_on_trial(lineage: Lineage) -> None:
+    """Raise BadArgument while another base is served: a round would move the model from under it, and the trial would end in vain."""
+    if (soaking := lineage.beside.soaking()) is not None:
+        why = f"{lineage.name} is served on the base {soaking.commit.hex()[:12]} on trial, and no round trains meanwhile"
+        raise BadArgument(reason=why, fix="edgeagent desired says for how long; edgeagent run goes on with it")
 
 
 def measure_first(device: DeviceFolder, lineage: Lineage, settings: ModelSettings, open_model: OpenModel) -> None:

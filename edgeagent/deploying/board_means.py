@@ -169,13 +169,13 @@ class BoardMeans:
 
     def soak(self, commit: bytes, learned: str) -> None:
         lineage, now = self._lineage, int(self._clock.wall())
-        passive = lineage.beside.passive()
-        if self.where(commit) is BasePlace.PASSIVE and passive is not None:
-            places.back(lineage, commit, number=passive.number, now=now)
-            switching.soak_as_it_lies(lineage, now=now)
-            return
         placed = places.found(lineage, commit)
         assert placed is not None, "nothing is staged"
+        if placed.lies is Lies.PASSIVE:
+            places.back(lineage, commit, number=placed.number, now=now)
+        if placed.lies is Lies.PASSIVE or placed.slot:  # staged with a model of its own: a kill, or a full disk, came behind that
+            switching.soak_as_it_lies(lineage, now=now)
+            return
         ways = ways_of(lineage, placed)
         way = next((one for one in ways if one.word == learned), ways[-1])
         switching.soak(lineage, way.state, way.residual, way.word, now=now)
@@ -213,8 +213,10 @@ def place_of(lineage: Lineage, commit: bytes) -> BasePlace:
 
 def facts_of(lineage: Lineage) -> BoardFacts:
     """Return what the board has now for a variant of a model; what came of a file already counts as room."""
-    space, coming = os.statvfs(lineage.store.folder), lineage.store.folder / COMING
-    here = sum(f.stat().st_blocks * 512 for f in coming.iterdir()) if coming.is_dir() else 0
+    space, coming, here = os.statvfs(lineage.store.folder), lineage.store.folder / COMING, 0
+    with contextlib.suppress(OSError):  # an agent beside who asks lets go of it
+        for file in coming.iterdir():
+            here += file.stat().st_blocks * 512
     room = places.room_for(0, lineage.manifest.schema.size)
     return BoardFacts(lineage.head().runtime, Sensors().available(), space.f_bavail * space.f_frsize + here, room)
 

@@ -15,9 +15,10 @@ from dataclasses import replace
 
 from edgeagent.board.budget import TrainingWait
 from edgeagent.settings.tree import ModelSettings
+from edgeagent.settings.units import say_seconds
 from modelwire.deploying.reports import Code
 from modelwire.deploying.states import FINAL, State, Who, allowed
-from modelwire.errors import DesiredRefused, DiskUnwritable, ModelError, ModelWireError, NotWelcome, TooLarge
+from modelwire.errors import DesiredRefused, LineageError, ModelError, ModelWireError, NotWelcome, StateDamaged, TooLarge
 from modelwire.wire import records
 from modelwire.wire.parts import Part
 from modelwire.wire.records import Desired, Report, Transfer, Wanted
@@ -26,13 +27,13 @@ from . import checks
 from .checks import DeployOrder
 from .desired_store import TakenDesired
 from .hosts import HostWord
-from .means import BasePlace, DeployMeans, DeployTarget, DesiredMemory, Stop
+from .means import OF_BOARD, BasePlace, DeployMeans, DeployTarget, DesiredMemory, Probed, Stop
 from .news import DEPLOYS_NOTHING, DeployNews
 
 _log = logging.getLogger("edgeagent.deploying")
 PROBES = 3  # begun at most: a board that dies of one is not to die for ever
 TOLD = 8  # notes of how much of a file is here
-COUNTED = 60  # seconds of soaking that a kill may forget
+COUNTED = 5, 60  # seconds of soaking that a kill may forget: right after a start, and at most; boards that run a minute at a time come on
 
 
 class DeployMachine:
@@ -46,11 +47,12 @@ class DeployMachine:
         self._target, self._memory, self._means, self._settings = target, memory, means, settings
         self._idle, self._host = idle, host
         self._news = DeployNews(target)
-        self._order: tuple[bytes, DeployOrder] | None = None  # what was read last, by its bytes
+        self._order: tuple[bytes, bytes, DeployOrder] | None = None  # what was read last, by its bytes and the key that vouches for bases
         self._probing = False  # in this process
+        self._found: Probed | None = None  # what came of that, until it is acted on
         self._since: float | None = None  # monotonic seconds up to which soaking was counted
         self._uncounted = 0.0  # seconds of soaking that are not written down yet
-        self._told, self._swept, self._linked = "", False, False
+        self._told, self._swept, self._linked, self._every = "", False, False, COUNTED[0]
         self._steps: dict[State, Callable[[TakenDesired, DeployOrder, float], bool]] = {
             State.OFFERED: self._offered, State.FETCHING: self._fetching, State.STAGED: self._staged,
             State.PROBING: self._probed, State.SOAKING: self._soaking,
@@ -159,7 +161,7 @@ class DeployMachine:
         """End what works beside it; the next start goes on."""
         row = self._memory.current()
         if row is not None and row.state is State.SOAKING and self._uncounted:
-            with contextlib.suppress(DiskUnwritable):
+            with contextlib.suppress(*OF_BOARD):
                 self._write_count(row)
         self._means.cease()
         self._probing = False
@@ -172,8 +174,7 @@ class DeployMachine:
         order = self._read(row)
         name = self._named(order)
         if row.state is State.SOAKING:
-            left = max(0, round(order.terms.soak - row.soaked))
-            return TrainingWait(f"{name} is served on trial", f"it is confirmed, in {left} s of running at the soonest, or reverted")
+            return TrainingWait(f"{name} is served on trial", f"it has run for {say_seconds(order.terms.soak)}, or is reverted")
         if row.state is State.PROBING:
             return TrainingWait(f"{name} is tried on held-out samples", "that is over")
         if row.state is State.STAGED and self._swept and not self._held_back(order):  # a run that never looks at it keeps no round from it
@@ -224,8 +225,11 @@ class DeployMachine:
             lies = place not in (BasePlace.NOWHERE, BasePlace.PASSIVE) or order.terms.back
             if not lies and order.variant is not None:
                 self._means.stage(order.desired, order.variant)
-        except DiskUnwritable:
+        except OF_BOARD:
             raise
+        except StateDamaged as e:  # what lay here was let go of: it comes anew
+            self._tell(e.message)
+            return True
         except ModelError as e:  # it looks otherwise than the samples of this board
             return self._end(State.REFUSED, Stop(Code.SCHEMA, e.message))
         except ModelWireError as e:
@@ -259,12 +263,13 @@ class DeployMachine:
             self._means.probe(order.desired.variant, order.terms)
             self._probing = True
             return False
-        found = self._means.probed()
+        found = self._found or self._means.probed()
         if found is None:
             return False
-        self._probing = False
         if found.lost:
+            self._probing = False
             return True
+        self._found = found  # where the disk takes nothing more now, it is not tried again for that
         self._memory.measured(found.learned, found.before, found.after, found.figures)
         if found.note:
             self._tell(found.note)
@@ -273,7 +278,7 @@ class DeployMachine:
             return self._end(State.REVERTED, found.stop)
         try:
             self._means.soak(order.desired.variant, found.learned)
-        except DiskUnwritable:
+        except OF_BOARD:
             raise
         except ModelWireError as e:
             return self._end(State.REVERTED, Stop(Code.FILE, e.message))
@@ -291,7 +296,7 @@ class DeployMachine:
             return self._revert(stop, Who.DEVICE if row.code else Who.HOST)
         self._count(now)
         if row.soaked + self._uncounted < order.terms.soak or not self._idle():
-            if self._uncounted >= COUNTED:
+            if self._uncounted >= self._every:
                 self._write_count(row)
             return False
         try:
@@ -301,10 +306,10 @@ class DeployMachine:
             return False
         except TooLarge as e:
             return self._revert(Stop(Code.BUDGET, f"no update can say what is served: {e.message}"))
-        except DiskUnwritable:
+        except OF_BOARD:
             raise
-        except ModelWireError as e:
-            return self._revert(Stop(Code.FILE, e.message))
+        except ModelWireError as e:  # the centre may have moved the model meanwhile: that is no fault of what soaked
+            return self._revert(Stop(Code.SUPERSEDED if isinstance(e, LineageError) else Code.FILE, e.message))
         return self._move(State.CONFIRMED)
 
     # Between states.
@@ -379,7 +384,7 @@ class DeployMachine:
         assert row is not None and allowed(row.state, state, who), f"{row and row.state} to {state} by {who}"
         reason = stop.reason if stop is not None else ""
         self._memory.move(state, int(self._target.wall()), code=stop.code if stop is not None else "", reason=reason)
-        self._since, self._uncounted = None, 0.0
+        self._since, self._uncounted, self._probing, self._found = None, 0.0, False, None
         name, number = self._named(self._read(row)), self._desired().number
         level = logging.WARNING if state in FINAL and state is not State.CONFIRMED else logging.INFO
         _log.log(level, "%s: %s (desired %d): %s%s", self._target.model, name, number, state.value, f": {reason}" if reason else "")
@@ -393,7 +398,7 @@ class DeployMachine:
 
     def _write_count(self, row: TakenDesired) -> None:
         self._memory.soaked(row.soaked + self._uncounted)
-        self._uncounted = 0.0
+        self._uncounted, self._every = 0.0, min(COUNTED[1], 2 * self._every)
 
     # What it says.
 
@@ -422,12 +427,13 @@ class DeployMachine:
 
     def _read(self, row: TakenDesired) -> DeployOrder:
         """Return what the desired of a row says; it was proven when it came."""
-        if self._order is None or self._order[0] != row.record:
+        root = self._target.root()
+        if self._order is None or self._order[:2] != (row.record, root):
             desired = records.expect(records.parse(row.record), Desired)
-            order = checks.read_order(desired, self._target.root(), self._target.fleet_id)
+            order = checks.read_order(desired, root, self._target.fleet_id)
             assert order is not None  # one without terms has no row
-            self._order = row.record, order
-        return self._order[1]
+            self._order = row.record, root, order
+        return self._order[2]
 
     def _desired(self) -> Desired:
         row = self._memory.current()

@@ -11,10 +11,13 @@ from modelwire.deploying.reports import DeviceFigures
 from modelwire.deploying.states import State
 from modelwire.deploying.terms import DeployTerms
 from modelwire.deploying.variants import Variant
+from modelwire.errors import DiskUnwritable, StateBusy
 from modelwire.wire.parts import Part
 from modelwire.wire.records import Desired, Transfer
 
 from .desired_store import TakenDesired
+
+OF_BOARD = (DiskUnwritable, StateBusy)  # errors that say nothing of a variant: what was to be done is done later
 
 
 class BasePlace(Enum):

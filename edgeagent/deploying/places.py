@@ -17,7 +17,7 @@ from edgeagent.state.beside.rows import BASES, Lies, PlacedBase
 from edgeagent.state.lineage import Lineage
 from edgecommon import disk, files
 from modelwire.deploying.variants import Variant
-from modelwire.errors import DigestMismatch, LineageError, ShapeMismatch
+from modelwire.errors import DigestMismatch, LineageError, ShapeMismatch, StateDamaged
 from modelwire.tflite import file as tflite_file
 from modelwire.tflite.graph import Contract
 from modelwire.tflite.notes import notes_of
@@ -51,7 +51,8 @@ def stage(lineage: Lineage, variant: Variant, received: Path, *, number: int, no
 
     received: the file as it came, on the disk of the state folder; it is not looked at where the base lies here already. number: of the
     desired; now: Unix seconds. Raises DigestMismatch for another file than the variant's, ShapeMismatch where samples don't fit it,
-    NotTrainable, Malformed where it makes another manifest, LineageError for the base that the model is on, DiskUnwritable.
+    NotTrainable, Malformed where it makes another manifest, LineageError for the base that the model is on, DiskUnwritable, StateDamaged
+    for one that lay here and is not whole any more, where nothing was received: it is dropped.
     """
     if variant.commit == lineage.base_commit:
         raise LineageError(reason=f"{lineage.name} is on the base {variant.commit.hex()[:_NAMED]} already")
@@ -59,12 +60,19 @@ def stage(lineage: Lineage, variant: Variant, received: Path, *, number: int, no
     if under_way is not None and under_way.lies is Lies.SOAKING:
         raise LineageError(reason=f"the base {under_way.commit.hex()[:_NAMED]} is served on trial: it is taken back first")
     for known in (under_way, passive):
-        if known is not None and known.commit == variant.commit and not lying.fault(lineage.store.folder, known):
+        if known is None or known.commit != variant.commit:
+            continue
+        if not (wrong := lying.fault(lineage.store.folder, known)):
             placed = PlacedBase(Lies.STAGED, number, known.commit, known.manifest, known.place, now)
             with lineage.outbox.transaction():
                 lineage.beside.put(placed)
             free(lineage)
             return placed
+        if not received.exists():
+            with lineage.outbox.transaction():
+                lineage.beside.drop(known)
+            free(lineage)
+            raise StateDamaged(path=lineage.store.folder / known.place, reason=f"it is let go of, and comes anew: {wrong}")
     manifest = prove(received, variant, like=_contract(lineage))
     require_room(lineage, room_for(variant.size, manifest.schema.size))
     placed = PlacedBase(Lies.STAGED, number, variant.commit, manifest.encode(), _place_for(lineage, variant.commit), now)

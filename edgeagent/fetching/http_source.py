@@ -83,6 +83,8 @@ class HttpSource:
             miss = e
         except AddressError as e:
             miss = _Miss(Miss.GONE, str(e))
+        except http.client.RemoteDisconnected:
+            miss = _Miss(Miss.AGAIN, "it hangs up without an answer")
         except http.client.HTTPException as e:
             miss = _Miss(Miss.AGAIN, f"it answers what is no HTTP: {type(e).__name__}")
         except Exception as e:  # noqa: BLE001  # of the system, or of what a server has made of a library: none of them ends the thread
@@ -122,7 +124,8 @@ class HttpSource:
 
     def _open(self, ask: RangeAsk) -> http.client.HTTPResponse:
         """Return the answer of the server that has the range or the whole."""
-        address = self._moved.get(ask.url) or read(ask.url)
+        before = self._moved.get(ask.url)
+        address = before or read(ask.url)
         for _ in range(REDIRECTS + 1):
             response = self._request(address, ask)
             if response.status not in _SENT_ON:
@@ -132,7 +135,13 @@ class HttpSource:
             address = self._moved[ask.url] = sent_on(address, location)
         else:
             raise _Miss(Miss.GONE, f"it is sent on more than {REDIRECTS} times")
-        _judge(response, ask)
+        try:
+            _judge(response, ask)
+        except _Miss as e:
+            if before is None or e.kind is not Miss.GONE:
+                raise
+            self._hang_up(forget=True)  # where it was sent on to may have been good for a while only: the address itself knows
+            return self._open(ask)
         return response
 
     def _request(self, address: Address, ask: RangeAsk) -> http.client.HTTPResponse:

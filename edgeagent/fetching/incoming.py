@@ -10,6 +10,7 @@ import hashlib
 import os
 import struct
 import zlib
+from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -57,7 +58,15 @@ class Incoming:
                 discard(folder)
                 said = None
             self._account = said or _Account(_MAGIC, task.number, task.file, task.size, task.tree, LEAF)
-            self._bytes, self._leaves, self._counts = (_open(folder / name) for name in (FILE, LEAVES, ACCOUNT))
+        with ExitStack() as opened:  # a disk that takes nothing more is tried again and again, and leaves nothing open
+            with disk.named(self.file):
+                self._bytes, self._leaves, self._counts = (_open(folder / name, opened) for name in (FILE, LEAVES, ACCOUNT))
+            self._begin(task)
+            with disk.named(self.file):
+                flush_folder(folder)
+            opened.pop_all()
+
+    def _begin(self, task: FetchTask) -> None:
         if self._account.number != task.number:  # another budget; what is here stays
             self._account = _Account(_MAGIC, task.number, task.file, task.size, self._account.tree, self._account.part)
         self._write_account()
@@ -68,8 +77,6 @@ class Incoming:
         self._looked = self._hashed = self._unflushed = self._first = 0  # parts, bytes, parts, a part
         self._whole = hashlib.sha256()
         self.proven = self._is_proven()  # the digests are those of the tree: each part can be proven alone
-        with disk.named(self.file):
-            flush_folder(folder)
 
     # What there is.
 
@@ -255,8 +262,10 @@ def _each(digests: bytes | bytearray) -> list[bytes]:
     return [bytes(digests[i : i + 32]) for i in range(0, len(digests), 32)]
 
 
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _open(path: Path, opened: ExitStack) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    opened.callback(os.close, handle)
+    return handle
 
 
 def _read(path: Path) -> _Account | None:

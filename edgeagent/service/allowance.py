@@ -37,7 +37,8 @@ class Allowance:
         self._unfit: dict[str, tuple[float, TrainingWait]] = {}
         self._back = {name: clock.monotonic() for name, lineage in device.lineages.items() if lineage.wish() is not None}
         self._measuring: Measuring | None = None
-        self._measured: set[str] = set()
+        self._measured: set[tuple[str, bytes]] = set()  # models, each on a base
+        self._base = b""  # whose modes are being measured
 
     def close(self) -> None:
         """Stop what is being measured; nothing waits any more."""
@@ -87,13 +88,15 @@ class Allowance:
         self._tell(lineage, wait)
 
     def measures_first(self, lineage: Lineage, settings: ModelSettings) -> bool:
-        """Begin to measure what the plan of a round needs to know, once in a run; return whether there is something to measure."""
-        if lineage.name in self._measured or not budget.limited(settings.budget):
+        """Begin to measure what the plan of a round needs to know, once in a run for each base; return whether there is something."""
+        one = lineage.name, lineage.base_commit
+        if one in self._measured or not budget.limited(settings.budget):
             return False
-        self._measured.add(lineage.name)
+        self._measured.add(one)
         modes = measuring.unknown(lineage, lineage.head().runtime, settings.budget.max_ram)
         if modes:
             self._measuring = Measuring(self._device.path, lineage.name, modes, limit=settings.budget.max_ram, clock=self._clock)
+            self._base = lineage.base_commit
         return bool(modes)
 
     def measuring(self) -> bool:
@@ -104,10 +107,12 @@ class Allowance:
         if not measuring.done:
             return True
         self._measuring = None
-        lineage = self._device.lineages[measuring.model]
-        self._measured.discard(measuring.model)  # once it is noted, it is done: what was the disk's trouble is tried again
+        lineage, one = self._device.lineages[measuring.model], (measuring.model, self._base)
+        if lineage.base_commit != self._base:
+            return False  # the model went over to another base meanwhile
+        self._measured.discard(one)  # once it is noted, it is done: what was the disk's trouble is tried again
         measuring.note(lineage, lineage.head().runtime, int(self._clock.wall()))
-        self._measured.add(measuring.model)
+        self._measured.add(one)
         return False
 
     def _tell(self, lineage: Lineage, wait: TrainingWait | None) -> None:

@@ -12,6 +12,7 @@ from edgeagent.planning.figures import Figures
 from edgeagent.planning.plans import Plans
 from edgeagent.training import threshold
 from edgecommon.sqlite import Database, Row
+from modelwire.deploying.reports import Code
 from modelwire.errors import ConfigError, NotWelcome, StateDamaged
 from modelwire.lattice.candidates import Step
 from modelwire.output_head.recipe import TRAINER
@@ -262,6 +263,7 @@ class History:
         for placed in self.beside.all():
             if placed.lies is Lies.SOAKING:
                 self.beside.drop(placed)
+                self.beside.blame(Code.SUPERSEDED, "what it had learned was to be forgotten")
             elif placed.slot:
                 self.beside.put(replace(placed, slot="", file_sha256=b"", private_sha256=b"", widen="[]", step="[]"))
 

@@ -128,6 +128,10 @@ class PlacedBases:
         under_way = int(placed.lies is not Lies.PASSIVE)
         self._db.run("DELETE FROM deployment WHERE model=? AND under_way=?", self._model, under_way)
 
+    def blame(self, code: str, reason: str) -> None:
+        """Note why what is desired is going to end: one of modelwire.deploying.reports.Code, and a sentence."""
+        self._db.run("UPDATE desired SET code=?, reason=? WHERE model=?", code, reason, self._model)
+
 
 def step_of(text: str) -> Step | None:
     """Return the step that a row holds as JSON; None before the first."""

@@ -82,3 +82,19 @@ def test_what_the_settings_leave_out_is_refused(
         assert (states(c)[-1] == "refused") is (code is not None)
         found = asked(capsys, folder, "desired")["models"][0]["desired"]
         assert found["code"] == (code or "")
+
+
+def test_no_round_is_done_by_hand_while_a_variant_is_served_on_trial(
+    tmp_path: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    c, folder = centre(clock), tmp_path / "d"
+    with deployed(folder, c, B, train__min_samples="9999") as r:
+        fill(r.device)
+        c.after(1, lambda: c.push(bring(B, soak=500), "desired"))
+        r.serve(60)
+        assert states(c)[-1] == "soaking"
+    refused = asked(capsys, folder, "train", "--set", "train.min_samples=2", code=15)
+    assert "on trial" in refused["message"] and "edgeagent desired" in refused["hint"]
+    with deployed(folder, c, B, train__min_samples="9999") as r:
+        r.serve(600)
+        assert states(c)[-1] == "confirmed", "nothing has moved the model from under it"

@@ -15,7 +15,7 @@ from edgeagent.deploying.means import BoardFacts, Probed, Stop
 from edgeagent.settings.tree import BudgetSettings, DeploySettings
 from modelwire.deploying.reports import Code, figures_in
 from modelwire.deploying.states import FINAL, TRANSITIONS, State
-from modelwire.errors import DesiredRefused, Malformed, NotWelcome, ShapeMismatch, TooLarge
+from modelwire.errors import DesiredRefused, DiskUnwritable, Malformed, ModelWireError, NotWelcome, ShapeMismatch, StateBusy, TooLarge
 from modelwire.wire.records import Desired
 from tests import keys
 
@@ -40,16 +40,26 @@ def test_soaking_lasts_as_long_as_asked_of_running_and_a_kill_forgets_a_minute_a
     w = World()
     w.take(desired(of=terms(soak=600)))
     w.run(until=lambda: w.stands(State.SOAKING))
-    began = w.now
+    began, waits = w.now, w.machine.holds_training()
     for _ in range(4):
         w.run(90)
-        assert w.stands(State.SOAKING)
+        assert w.stands(State.SOAKING) and w.machine.holds_training() == waits, "the log says it once, not each minute"
         w.again()
         w.now += 1e6  # years pass while it is off: they are none of running
     lost = w.disk.row.soaked if w.disk.row else 0
     assert 4 * (90 - 62) <= lost <= 360
     w.run(600, until=lambda: w.stands(State.CONFIRMED))
     assert w.stands(State.CONFIRMED) and w.now - began > 600
+
+
+def test_a_board_whose_power_is_cut_each_minute_is_confirmed_all_the_same() -> None:
+    w = World()
+    w.take(desired(of=terms(soak=300)))
+    w.run(until=lambda: w.stands(State.SOAKING))
+    for _ in range(20):
+        w.again()
+        w.run(50)
+    assert w.stands(State.CONFIRMED)
 
 
 def test_no_round_begins_from_the_probe_to_the_end_and_one_under_way_is_waited_for() -> None:
@@ -271,6 +281,39 @@ def test_one_whose_process_is_killed_from_outside_is_tried_again_within_bounds()
     w.take(desired())
     w.run(50)
     assert (w.state, code_of(w)) == (State.REVERTED, Code.CRASH)
+
+
+BUSY = StateBusy(path="/var/lib/edgeagent")
+FULL = DiskUnwritable(path="/var/lib/edgeagent", reason="full", disk="/ has nothing free", fix="make room")
+
+
+@pytest.mark.parametrize("trouble", [FULL, BUSY])
+def test_what_is_the_boards_own_trouble_is_held_against_no_variant(trouble: ModelWireError) -> None:
+    w = World(no_room=trouble)
+    w.take(desired())
+    for _ in range(3 * PROBES):
+        with pytest.raises(type(trouble)):
+            w.run(50)
+    assert w.stands(State.PROBING) and w.disk.row is not None and w.disk.row.probes == 1, "nor is it tried again and again"
+    w.means.no_room, w.means.cannot = None, trouble
+    for _ in range(3):
+        with pytest.raises(type(trouble)):
+            w.run(50)
+    assert w.stands(State.SOAKING)
+    w.means.cannot = None
+    w.run()
+    assert w.states == ALL
+
+
+def test_a_variant_that_a_new_root_key_does_not_vouch_for_is_given_up_without_a_restart() -> None:
+    w = World(replace(SETTINGS, deploy=DeploySettings("ask")))
+    w.take(desired())
+    w.run(20)
+    assert w.stands(State.STAGED)
+    w.root = keys.COMMAND.public
+    w.run(5)
+    assert (w.state, code_of(w)) == (State.REFUSED, Code.VARIANT)
+    assert_as_before(w)
 
 
 def test_it_is_confirmed_once_the_centre_lets_it_and_reverted_where_no_update_can_say_it() -> None:

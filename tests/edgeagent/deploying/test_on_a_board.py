@@ -10,7 +10,7 @@ import pytest
 from edgeagent.deploying import hosts
 from edgeagent.deploying.hosts import HostWord
 from edgeagent.service.goal import Goal
-from modelwire.deploying.reports import figures_in
+from modelwire.deploying.reports import Code, figures_in
 from modelwire.tensors import F32
 from modelwire.tflite.file import read_weights
 from modelwire.update.manifest import manifest_of
@@ -19,6 +19,7 @@ from modelwire.wire.records import Level
 from tests import keys
 from tests.edgeagent.boards import TINY, Rig, ScriptedModel, centre, fill
 from tests.edgeagent.centre import Centre, FakeClock
+from tests.edgeagent.state.test_forgetting import asked
 
 from .deployed import back_to, bring, deployed, other_base, seen, states
 
@@ -73,6 +74,39 @@ def test_no_round_begins_while_it_soaks_and_status_knows_why(tmp_path: Path, clo
         assert wait is None or "on trial" in wait.reason
         r.serve(400)
         assert states(c)[-1] == "confirmed" and r.lineage.head().version > head.version
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_what_the_centre_does_to_a_model_on_trial_is_no_fault_of_the_variant(tmp_path: Path, clock: FakeClock, forgets: bool) -> None:
+    c = centre(clock)
+    with deployed(tmp_path / "d", c, B, train__every="30d") as r:
+        fill(r.device)
+        r.run(Goal(rounds=2, timeout=60))
+        r.agent.stopping = ""
+        c.after(1, lambda: c.push(bring(B, soak=100), "desired"))
+        r.serve(60)
+        assert states(c)[-1] == "soaking"
+        c.push(asked(r, r.lineage.load().state.at_base(), **({} if forgets else {"extension": {}})))
+        r.serve(200)
+        assert c.answers[-1].ok and states(c)[-1] == "reverted"
+        figures = figures_in(c.reports[-1].more)
+        assert figures is not None and figures.code == Code.SUPERSEDED, c.reports[-1].reason
+        assert ("forgotten" in c.reports[-1].reason) is forgets
+        assert seen(r) == r.lineage.load().file and newest_is_served(c, r)
+
+
+def test_a_variant_that_lay_here_and_was_damaged_comes_anew(tmp_path: Path, clock: FakeClock) -> None:
+    c = centre(clock)
+    with deployed(tmp_path / "d", c, B, TINY, train__every="30d") as r:
+        fill(r.device)
+        c.after(1, lambda: c.push(bring(B), "desired"))
+        r.serve(100)
+        assert states(c) == WAY
+        (r.lineage.store.folder / "base.tflite").write_bytes(b"the disk has changed it")
+        c.push(bring(TINY, 2), "desired")
+        r.serve(100)
+        assert states(c, 2) == WAY
+        assert r.lineage.base_commit == manifest_of(TINY).commit and r.lineage.store.base() == TINY and newest_is_served(c, r)
 
 
 def test_a_restart_in_any_state_goes_on(tmp_path: Path, clock: FakeClock) -> None:

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from edgeagent.board.costs import Cost
+from edgeagent.board.sensors import Sensors
 from edgeagent.deploying import places, switching
+from edgeagent.deploying.board_means import BoardMeans
+from edgeagent.service import allowance
 from edgeagent.settings import reading
 from edgeagent.state.beside.rows import Lies
 from edgeagent.state.folder import open_folder
+from edgeagent.state.lineage import Lineage
+from edgeagent.system.clock import Clock
 from edgeagent.troubles.noted import all_noted
 from modelwire.errors import LineageError, NotWelcome, WrongBase
 from modelwire.tflite.file import read_weights
@@ -286,3 +292,54 @@ def test_a_round_that_began_before_seals_nothing_afterwards(tmp_path: Path, c: C
         with pytest.raises(WrongBase, match="an update of tiny was made for another base"):
             r.lineage.seal(head, Kind.SNAPSHOT, old.snapshot(), old, {})
         assert r.lineage.head() == head
+
+
+def test_a_way_back_that_a_kill_cut_in_two_leads_to_the_model_that_was_left(tmp_path: Path, c: Centre) -> None:
+    with rig(tmp_path / "d", c) as r:
+        train(r, 3)
+        old = r.lineage.load().state
+        soaked(r.lineage, NEAR)
+        switching.confirm(r.lineage, 20)
+        train(r, 2)
+        base = manifest_of(TINY).commit
+        assert places.back(r.lineage, base, number=2, now=12) is not None  # and here the process ends
+    with rig(tmp_path / "d", c) as r:
+        BoardMeans(r.device, r.lineage, lambda file, have: None, lambda: None, Clock(), None).soak(base, "kept")
+        soaking = r.lineage.beside.soaking()
+        assert soaking is not None and r.lineage.load_beside(soaking).state == old
+        check_whole(r)
+
+
+class Measured:
+    """What measures modes, and is done at once."""
+
+    done = True
+
+    def __init__(self, settings: Path, model: str, modes: list[str], **more: object) -> None:
+        self.model = model
+
+    def note(self, lineage: Lineage, runtime: str, now: int) -> None:
+        lineage.costs.note(runtime, "all", Cost(0.1, 1 << 20, 0), now)
+
+    def close(self) -> None:
+        pass
+
+
+def test_modes_are_measured_once_in_a_run_for_each_base(tmp_path: Path, c: Centre, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allowance, "Measuring", Measured)
+    with rig(tmp_path / "d", c, budget__max_ram="200MiB") as r:
+        settings, lineage = r.device.settings.model("tiny"), r.lineage
+        train(r, 1)
+        runtime = lineage.head().runtime
+        looks = allowance.Allowance(r.device, Sensors(), Clock())
+        monkeypatch.setattr(allowance.measuring, "unknown", lambda lineage, *_: [] if lineage.costs.of(runtime) else ["all"])
+        assert looks.measures_first(lineage, settings)
+        assert not looks.measuring() and lineage.costs.of(runtime) and not looks.measures_first(lineage, settings)
+        soaked(lineage, NEAR)
+        switching.confirm(lineage, 20)
+        assert looks.measures_first(lineage, settings), "what the modes of the other base take is not known yet"
+        gone_back(lineage, TINY)
+        switching.confirm(lineage, 30)
+        assert not looks.measuring()
+        assert soaked(lineage, NEAR).commit and switching.confirm(lineage, 40)
+        assert not lineage.costs.of(runtime), "what was measured was of the base before"

@@ -123,6 +123,7 @@ class FakeMeans:
     refuses: ModelWireError | None = None  # when it is laid down
     found: Probed = field(default_factory=lambda: Probed("kept", 0.8, 0.9, DeviceFigures(rows=50, better=6, worse=1, learned="kept")))
     cannot: ModelWireError | None = None  # when it is confirmed
+    no_room: ModelWireError | None = None  # when it is served
     looks: int = 0
     probing: int = 0
 
@@ -192,6 +193,8 @@ class FakeMeans:
 
     def soak(self, commit: bytes, learned: str) -> None:
         assert commit in (self.disk.staged, self.disk.passive) and not self.disk.soaking, "what is not staged can't be served"
+        if self.no_room is not None:
+            raise self.no_room
         self.disk.write()
         self.disk.soaking, self.disk.staged, self.disk.learned = commit, b"", learned
 
@@ -213,14 +216,14 @@ class World:
 
     def __init__(self, settings: ModelSettings = SETTINGS, **means: Any) -> None:
         self.disk, self.settings, self.more = Disk(), settings, means
-        self.newest, self.idle, self.now = NOW, True, 100.0
+        self.newest, self.idle, self.now, self.root = NOW, True, 100.0, keys.ROOT.public
         self.reports: list[Report] = []
         self.again()
 
     def again(self) -> None:
         """Start anew on the same disk."""
         self.means = FakeMeans(self.disk, **self.more)
-        target = DeployTarget("home", "pi-7", "tiny", keys.FLEET_ID, lambda: keys.ROOT.public, lambda: self.newest, lambda: 50.0)
+        target = DeployTarget("home", "pi-7", "tiny", keys.FLEET_ID, lambda: self.root, lambda: self.newest, lambda: 50.0)
         self.machine = DeployMachine(
             target, FakeMemory(self.disk), self.means, self.settings, idle=lambda: self.idle, host=lambda n: self.disk.host.get(n)
         )

@@ -25,6 +25,48 @@ def good(wanted: Wanted = FILE) -> Handler:
     return files(wanted.served())
 
 
+def test_a_place_that_it_was_sent_on_to_may_end_and_the_address_is_asked_anew(tmp_path: Path) -> None:
+    """As signed links of stores do: each is good for a few minutes."""
+    granted: list[int] = []
+
+    def signing(connection: socket.socket, request: Request) -> bool:
+        if request.path == URL:
+            granted.append(2)  # requests that the newest one takes
+            head = f"HTTP/1.1 302 Found\r\nLocation: /signed/{len(granted)}\r\nContent-Length: 0\r\n\r\n"
+            connection.sendall(head.encode())
+            return True
+        if not request.path.startswith("/signed/"):
+            return good()(connection, request)
+        if request.path != f"/signed/{len(granted)}" or not granted[-1]:
+            connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+            return True
+        granted[-1] -= 1
+        return good()(connection, Request(URL, request.head))
+
+    with serving(signing) as server:
+        d = Fetcher(tmp_path, FILE.task(server.url + URL)).run()
+    assert d.failure is None and d.file is not None and d.file.read_bytes() == FILE.data
+    assert len(granted) == 3 and d.progress.failed == 0
+
+
+def test_a_server_that_hangs_up_is_said_by_what_it_does(tmp_path: Path) -> None:
+    with serving(lambda connection, request: False) as server:
+        d = Fetcher(tmp_path, FILE.task(server.url + URL, tries=1)).run()
+    assert d.failure is not None and d.failure.code == Code.BUDGET and "it hangs up without an answer" in d.failure.reason
+
+
+def test_a_place_that_it_is_sent_on_to_and_that_has_nothing_ends_it(tmp_path: Path) -> None:
+    def nowhere(connection: socket.socket, request: Request) -> bool:
+        to = b"302 Found\r\nLocation: /nothing" if request.path == URL else b"404 Not Found"
+        connection.sendall(b"HTTP/1.1 " + to + b"\r\nContent-Length: 0\r\n\r\n")
+        return True
+
+    with serving(nowhere) as server:
+        d = Fetcher(tmp_path, FILE.task(server.url + URL)).run()
+        assert d.failure is not None and d.failure.code == Code.GONE
+        assert len(server.requests) == 3, "the leaves, the address, and where that leads"
+
+
 @pytest.mark.parametrize("size", [1, LEAF - 1, LEAF, LEAF + 1, 3 * LEAF, 5 * LEAF + 123])
 def test_a_file_comes_whole_part_by_part(tmp_path: Path, size: int) -> None:
     wanted = Wanted(size)

@@ -214,3 +214,18 @@ def test_discarding_leaves_nothing_and_may_be_done_twice(tmp_path: Path) -> None
     discard(tmp_path)
     discard(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_for_hours_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, data: bytes, offset: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        for _ in range(5):
+            with pytest.raises(DiskUnwritable):
+                Incoming(tmp_path, TASK)
+    assert len(os.listdir("/proc/self/fd")) == before
+    opened(tmp_path).close()
+    assert len(os.listdir("/proc/self/fd")) == before
