@@ -256,10 +256,11 @@ def test_what_could_not_be_measured_for_want_of_room_is_measured_when_there_is(t
         measuring.measured.append(Measured("all", None, full.message, full))
         allowance = r.agent._allowance
         allowance._measuring = measuring
-        allowance._measured.add("tiny")
+        allowance._base = base = r.lineage.base_commit
+        allowance._measured.add(("tiny", base))
         with pytest.raises(DiskUnwritable):
             allowance.measuring()
-        assert not allowance.measuring() and "tiny" not in allowance._measured, "it may be begun again"
+        assert not allowance.measuring() and ("tiny", base) not in allowance._measured, "it may be begun again"
 
 
 @pytest.mark.slow("starts a process", seconds=4)
