@@ -22,6 +22,8 @@ from tests.edgeagent.deploying.whole import check_whole
 from tests.edgecloud.centre import Centre, add_base, admit, fleet_of, make_registry
 from tests.edgecloud.device import FLEET, Base
 
+pytestmark = pytest.mark.one_environment("it needs the centre; what a board lays down is tested in both")
+
 
 class RegistryLink(memory.Centre):
     """The link in memory, with a registry's own decisions at its other end."""

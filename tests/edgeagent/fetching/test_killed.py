@@ -10,7 +10,10 @@ import pytest
 from tests import broker
 from tests.evidence.deploy.fetching import at_nothing, in_parts, over_http
 
-pytestmark = pytest.mark.slow("starts and kills boards, a file server and an ingester", seconds=15)
+pytestmark = [
+    pytest.mark.slow("starts and kills boards, a file server and an ingester", seconds=15),
+    pytest.mark.one_environment("it needs the centre, and fetches a file without a runtime"),
+]
 
 
 def test_by_http_a_kill_costs_one_part_at_most(tmp_path: Path) -> None:
