@@ -78,6 +78,7 @@ def bring_back(
     again = {one["model"].partition("/")[2]: one for one in fleet.cloud("devices", "resume", "pi-7")["resumed"]}
     assert again == asked and asked.keys() == files.keys(), "asked once"
     _kill_until(lambda: all(one["ok"] for one in _requests(fleet)), process, fleet.ingester, random.Random(seed))
+    _until(lambda: all(_back(fleet, name) for name in files))  # the answer may come before the version that it tells of
     process.stop()
     assert all(m["resume"] is None and m["taking"] is None for m in fleet.agent("pi-7", "status")["models"])
     same = all(_came_back(fleet, name) == file for name, file in before.items())
@@ -101,10 +102,15 @@ def _kill_until(reached: Callable[[], bool], device: Process, centre: Process, r
         time.sleep(rng.uniform(0.0, 0.05) * 1.5**times)  # longer and longer: a busy machine gets there, too
 
 
+def _back(fleet: Fleet, name: str) -> list[int]:
+    """Return the versions by which a model came back, as far as the centre has them."""
+    return [v["version"] for v in fleet.cloud("log", f"pi-7/{name}")["versions"] if v["metrics"].get("note") == BACK]
+
+
 def _came_back(fleet: Fleet, name: str) -> bytes:
     """Return the file that the device served when it had its last model back, which is the one that the centre makes of that version."""
     out = fleet.folder / f"{name}.tflite"
-    came = [v["version"] for v in fleet.cloud("log", f"pi-7/{name}")["versions"] if v["metrics"].get("note") == BACK]
+    came = _back(fleet, name)
     assert len(came) == 1, "once, and no more"
     fleet.cloud("materialise", f"pi-7/{name}@{came[0]}", "-o", str(out))
     # It may have gone on from there since.
