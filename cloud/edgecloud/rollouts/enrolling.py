@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 from edgecloud.registry import RolloutCandidate, SqliteStore
-from modelwire.deploying.plans import WHOLE, RolloutPhase, RolloutPlan
+from modelwire.deploying.plans import RolloutPlan
 from modelwire.deploying.variants import Variant
 
+from .choosing import rank, target
 from .group import VariantFit, facts_of
 
 SPAN, SPAN_OF_CARDS = 20_000, 500  # lineages that one step looks at; with the facts of their cards
@@ -43,7 +43,7 @@ class Enrolment:
         phase, have = self._plan.phases[number], store.rollout_steps.assigned_count(self._id)
         by_name = {one.device: one for one in self.found}
         first = [by_name.pop(name) for name in dict.fromkeys(phase.devices) if name in by_name]
-        missing = reached(phase, have + len(self.found)) - have - len(first)
+        missing = target(phase, have + len(self.found)) - have - len(first)
         rest = sorted(by_name.values(), key=lambda one: rank(self._plan.rollout, one.device)) if missing > 0 else []
         return [one.lineage for one in (*first, *rest[: max(0, missing)])]
 
@@ -59,13 +59,3 @@ class Enrolment:
         if not self._plan.devices and any(told.get(name) != value for name, value in self._plan.where):
             return False
         return fit.unfit(one.base, one.runtime, told) is None
-
-
-def rank(rollout: bytes, device: str) -> bytes:
-    """Return where a device stands in a rollout's order: another one in each rollout, so that canaries take turns."""
-    return hashlib.sha256(rollout + device.encode()).digest()
-
-
-def reached(phase: RolloutPhase, group: int) -> int:
-    """Return how many of a group have the variant after a phase, by its number or its share."""
-    return min(group, max(phase.count, -(-phase.share * group // WHOLE)))

@@ -6,7 +6,6 @@ what was heeded is not heeded again, wherever a director was killed.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from edgecloud.registry import RolloutRow
@@ -15,11 +14,12 @@ from modelwire.deploying.plans import RolloutVerb
 
 from .gates import GateName
 from .orders import RolloutOrders, SealedOrder
+from .verbs import heeded as heeded
+from .verbs import why as why
 
 FOLLOWS, WAIVED, SEAL = "follows", "waived", "seal"  # first words of reasons, beside the verbs and the gates
 UNDER_WAY = (RUNNING, SOAKING, PAUSED)
 REASON_MAX = 2_000
-_HEEDED = re.compile(r" \(decisions: (\d{1,19})\)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,6 @@ class RolloutMove:
     phase: int | None = None
     reason: str | None = None  # None: nothing changes but what is heeded
     note: str = ""  # why a decision leads nowhere
-
-
-def heeded(row: RolloutRow) -> int:
-    """Return the number of the newest decision that a rollout was moved by."""
-    found = _HEEDED.search(row.reason)
-    return int(found[1]) if found else 0
-
-
-def why(row: RolloutRow) -> str:
-    """Return a rollout's reason without the number of what was heeded."""
-    return _HEEDED.sub("", row.reason)
 
 
 def word(row: RolloutRow) -> str:

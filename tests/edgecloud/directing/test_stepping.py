@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgecloud.registry import Base, DesiredRow, FrozenRow, SqliteStore, VariantRow
-from edgecloud.rollouts import enrolling, stepping
+from edgecloud.rollouts import choosing, enrolling, stepping
 from edgecloud.rollouts.stepping import Stepper
 from modelwire.deploying.plans import RolloutGates, RolloutPhase, RolloutVerb
 from modelwire.deploying.reports import Code, DeviceFigures
@@ -631,7 +631,7 @@ def test_a_large_fleet_is_looked_through_in_spans_and_begins_alike(rolling: Roll
     assert done.unfinished and done.assigned == 0 and rolling.states() == {}
     rolling.settle()
     assert rolling.states() == {"offered": 2}
-    canaries = sorted((name_of(n) for n in range(1, 9)), key=lambda device: enrolling.rank(rolling.row.rollout, device))
+    canaries = sorted((name_of(n) for n in range(1, 9)), key=lambda device: choosing.rank(rolling.row.rollout, device))
     assert [one.device for one in rolling.assigned()] == canaries[:2]
 
 
