@@ -141,8 +141,12 @@ def test_the_session_of_an_agent_that_is_connected_is_let_alone(tmp_path: Path, 
             assert "link" not in checks(capsys, where) and "again and again" not in status(capsys, where), "that is over"
             with open_folder(loaded, alone=False) as device:
                 note(device.database, LinkState(False, b.url, now, "session taken over", "session", True))
-        (loaded.state / LOCK).write_text(str(os.getpid()))  # as a kill leaves it, and another process has the number by now
-        assert "the agent is not running" in status(capsys, where)
+        # As a kill leaves it, and another process has the number by now: one that surely holds no lock of another test.
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as another:
+            (loaded.state / LOCK).write_text(str(another.pid))
+            assert "the agent is not running" in status(capsys, where)
+            assert another.poll() is None
+            another.communicate()
         assert checks(capsys, where)["link"]["ok"] is False, "no look can see that another client takes the session"
 
 
