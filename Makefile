@@ -58,7 +58,7 @@ demo-turbine: $(VENV)/.ready ## a story: machines learn how they sound, and what
 demo-camera: $(VENV)/.ready ## a story: cameras learn their own light, and one a new sign
 	$(VENV)/bin/python -m tests.stories.camera
 
-##@ to work on it and to measure it
+##@ to work on it and to measure it; firmware teams: make help-hw
 venv: $(VENV)/.ready ## the environment .venv; after a change it takes what changed
 
 quick: $(VENV)/.ready stock ## the tests that take a moment each: all not marked slow
@@ -108,7 +108,7 @@ paper: $(VENV)/.ready ## MMlib's and MMM's flows, for docs/evaluation.md; FULL=1
 threats: $(VENV)/.ready ## run the threat model: each row by its tests
 	$(VENV)/bin/python -m tests.threats
 
-evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure: TOPIC=wire, trust, zoo, centre, compare, lost or deploy
+evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure: TOPIC=wire, trust, zoo, centre, compare, lost, deploy, flash
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
 simulate: $(VENV)/.ready ## a fleet for days, all proven; DEVICES=10000 DAYS=7 LINK=lte
@@ -184,6 +184,8 @@ $(VENV_TFLITE)/.installed: pyproject.toml setup.py
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV_TFLITE)
 	@$(VENV_TFLITE)/bin/python $(PIP) --editable '.[tflite,build,test]'
 	@touch $@
+
+include hw/firmware.mk
 
 define check-python
 test -n "$(PYTHON)" || { \

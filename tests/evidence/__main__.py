@@ -4,6 +4,7 @@
     python -m tests.evidence compare
     python -m tests.evidence lost
     python -m tests.evidence deploy
+    python -m tests.evidence flash
     python -m tests.evidence trust
     python -m tests.evidence zoo
     python -m tests.evidence wire            FULL=1 in the environment adds what takes long
@@ -17,12 +18,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.evidence import centre, compare, deploy, lost, trust, wire, zoo
+from tests.evidence import centre, compare, deploy, flash, lost, trust, wire, zoo
 from tests.evidence.parts import ROOT, Figures, last_full, wants_full
 
 TOPICS: dict[str, Callable[[bool], Figures]] = {
     "centre": centre.measure, "compare": compare.measure, "lost": lost.measure, "deploy": deploy.measure,
-    "trust": trust.measure, "wire": wire.measure, "zoo": zoo.measure,
+    "flash": flash.measure, "trust": trust.measure, "wire": wire.measure, "zoo": zoo.measure,
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""What firmware teams flash: wheels, packages and images are made here. Nothing of it is installed."""

@@ -1,0 +1,26 @@
+# The verbs of firmware teams; the Makefile includes this. `make help-hw` lists them.
+# Downloads and roots of other architectures are kept under $(HW_CACHE): a second run starts from them.
+export HW_CACHE ?= $(CURDIR)/build/hw/cache
+BOARD ?= qemu-arm64
+
+.PHONY: help-hw wheels deb image bundle boot-test soak-image
+help-hw:
+	@sed -n -e 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' hw/firmware.mk | expand -t 16
+
+wheels: $(VENV)/.ready ## wheels for x86-64, aarch64 and armv7l, tried under emulation
+	$(VENV)/bin/python -m hw.wheels
+
+deb: $(VENV)/.ready ## Debian packages of agent and centre; ARCH=arm64 for one alone
+	$(VENV)/bin/python -m hw.deb $(if $(ARCH),--arch $(ARCH))
+
+image: $(VENV)/.ready ## a flashable image; BOARD=qemu-arm64, rpi4 or rpi-zero2w
+	$(VENV)/bin/python -m hw.image --board $(BOARD)
+
+bundle: $(VENV)/.ready ## a signed update of the system for BOARD
+	$(VENV)/bin/python -m hw.image.bundle --board $(BOARD)
+
+boot-test: $(VENV)/.ready ## boot the image in an emulator, to the first verified version
+	$(VENV)/bin/python -m hw.boot
+
+soak-image: $(VENV)/.ready ## cut the emulator's power at random moments; CUTS=30
+	$(VENV)/bin/python -m hw.boot.cuts --cuts $(or $(CUTS),30)
