@@ -13,6 +13,7 @@ from edgeagent.spending.flash import FlashCount
 from edgeagent.spending.month import Month
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.system.clock import Clock
+from edgeagent.troubles.told import tell
 from edgecommon.sqlite import Database
 from modelwire.errors import ModelWireError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from edgeagent.link.session import Session
 
 EVERY = 5.0  # seconds between two looks: they read the database
+SMALLER = "board-smaller"
 OFF = 86_400.0  # seconds from the centre's clock beyond which this board's is wrong
 _log = logging.getLogger("edgeagent")
 
@@ -69,9 +71,8 @@ class BoardCounts:
         """Say, and keep, that the board has less memory than its settings want of it."""
         text = self._device.lowered
         if text:
-            _log.warning("trouble board-smaller: %s: that is kept to", text)
-        if text != board_smaller(self._device.database):
-            _keep(self._device.database, "smaller", text)
+            _log.warning("trouble %s: %s: that is kept to", SMALLER, text)
+        tell(self._device.database, SMALLER, text)
 
     def _look_at_clock(self, wall: float, now: float) -> bool:
         """Return whether the centre's signed word of this run bears the clock out; say once where it does not, or no more."""
@@ -114,10 +115,4 @@ def _keep(database: Database, key: str, text: str) -> None:
 def clock_off(database: Database) -> str:
     """Return how far the clock was off when an agent last compared it; empty where it agreed, or was never compared."""
     row = database.maybe("SELECT value FROM meta WHERE key='clock'")
-    return str(row[0]) if row is not None else ""
-
-
-def board_smaller(database: Database) -> str:
-    """Return why the last agent kept to a smaller budget of memory than the settings say; empty where it did not."""
-    row = database.maybe("SELECT value FROM meta WHERE key='smaller'")
     return str(row[0]) if row is not None else ""

@@ -17,7 +17,7 @@ NAME = "board"
 HELP = "List the profiles of boards, show what one says and where its figures come from, or print its limits for systemd."
 EXAMPLES = (
     "edgeagent board list", "edgeagent board show auto", "edgeagent board show pi-zero-2w --json",
-    "edgeagent board unit pi-zero-2w | sudo tee /etc/systemd/system/edgeagent.service.d/50-board.conf",
+    "edgeagent board unit pi-zero-2w", "edgeagent board unit auto --json",
 )  # fmt: skip
 
 

@@ -16,8 +16,10 @@ from edgeagent.settings import reading
 from edgeagent.state.folder import open_folder
 from modelwire.errors import BadArgument, ConfigError
 from modelwire.wire.keys import write_fleet
+from modelwire.wire.more import troubles_in
+from modelwire.wire.records import Hello
 from tests import keys
-from tests.edgeagent.boards import TINY, centre, make, rig
+from tests.edgeagent.boards import TINY, Rig, centre, make, rig
 from tests.edgeagent.centre import FakeClock
 
 
@@ -43,6 +45,11 @@ def memory_of(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Let this machine be one with so many bytes of memory."""
     monkeypatch.setattr(Sensors, "memory", lambda self: size)
     monkeypatch.setattr(Sensors, "group_limit", lambda self: 0)
+
+
+def hellos(r: Rig) -> list[dict[str, str]]:
+    """Return the troubles that each hello said."""
+    return [troubles_in(record.more) for _, record in r.centre.up if isinstance(record, Hello)]
 
 
 def test_profiles_are_listed_and_each_is_shown_with_sources(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +147,7 @@ def test_what_the_agent_keeps_to_is_a_trouble_until_it_runs_where_it_fits(
     memory_of(monkeypatch, 487 * 2**20)
     with rig(folder, centre(FakeClock())) as r:
         r.run(Goal(publish=True, timeout=60))
+        assert hellos(r) and all("half of the 487 MiB" in told["board-smaller"] for told in hellos(r)), "the centre hears it at each hello"
     assert "trouble board-smaller: budget.max_ram is 1024 MiB, and half of the 487 MiB of this board is 244 MiB" in caplog.text
     found = said(capsys, "status", "--dir", str(folder))
     (trouble,) = found["troubles"]
@@ -149,6 +157,7 @@ def test_what_the_agent_keeps_to_is_a_trouble_until_it_runs_where_it_fits(
     memory_of(monkeypatch, 8 << 30)
     with rig(folder, centre(FakeClock())) as r:
         r.run(Goal(publish=True, timeout=60))
+        assert hellos(r) and not any(hellos(r)), "it fits: nothing is said any more"
     assert said(capsys, "status", "--dir", str(folder))["troubles"] == []
 
 
