@@ -21,7 +21,7 @@ WANTED = {
 def put(root: Path, release: SystemRelease, keyring: bytes, signature: int) -> None:
     """Put all of it into a root, which has rauc and rauc-service. keyring: PEM of the bundles' root. signature: the disk's, of its MBR.
 
-    The image's own part is /data/rauc, made at boot, and /run/edgeagent-image/slot and trial, written by the initrd.
+    /data/system, /run/edgeagent-image/slot and trial are made by the initrd.
     """
     for name, to, mode in (
         ("slots.py", f"{LIBRARY}/slots", 0o755), ("mark_good.py", f"{LIBRARY}/mark-good", 0o755),
@@ -31,7 +31,7 @@ def put(root: Path, release: SystemRelease, keyring: bytes, signature: int) -> N
     ):  # fmt: skip
         write(root / to, (HERE / name).read_bytes(), mode)
     write(root / LIBRARY / "check", b"#!/bin/sh\nexec /usr/sbin/edgeagent-update check\n", 0o755)
-    write(root / LIBRARY / "release", release.text().encode(), 0o644)
+    write(root / "etc/edgeagent-image", release.text().encode(), 0o644)
     conf = (HERE / "system.conf").read_text().replace("COMPATIBLE", release.compatible).replace("SIGNATURE", f"{signature:08x}")
     write(root / "etc/rauc/system.conf", conf.encode(), 0o644)
     write(root / "etc/rauc/keyring.pem", keyring, 0o644)

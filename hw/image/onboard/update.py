@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path("/usr/lib/edgeagent-image")
+RELEASE = Path("/etc/edgeagent-image")  # version=, compatible= and kernel= of the system that runs
 RUN = Path("/run/edgeagent-image")
 SETTINGS = Path("/var/lib/edgeagent/agent/edgeagent.toml")
 CONSOLE = Path("/dev/console")
@@ -39,7 +40,7 @@ class SystemRelease:
     kernel: str
 
     def text(self) -> str:
-        return f"COMPATIBLE={self.compatible}\nVERSION={self.version}\nKERNEL={self.kernel}\n"
+        return f"version={self.version}\ncompatible={self.compatible}\nkernel={self.kernel}\n"
 
 
 class BundleRefused(Exception):
@@ -78,7 +79,7 @@ def install(file: Path, *, allow_older: bool) -> None:
     if not SETTINGS.exists():
         step = "set the board up first: a new system is called good only once the centre has answered it"
         raise BundleRefused("NotSetUp", f"{SETTINGS} is not there", step)
-    coming, own = read_bundle(file), release_of((HERE / "release").read_text())
+    coming, own = read_bundle(file), release_of(RELEASE.read_text())
     require_fit(coming, own, os.uname().release, allow_older=allow_older)
     RUN.mkdir(exist_ok=True)
     leave, refused = RUN / "allow-older", RUN / "refused"
@@ -124,7 +125,7 @@ def check_mounted(environment: Mapping[str, str]) -> None:
     try:
         with (Path(mounted) / "manifest.raucm").open("rb") as file:
             coming = manifest_of(file.read(MANIFEST_MAX).decode())
-        require_fit(coming, release_of((HERE / "release").read_text()), os.uname().release, allow_older=(RUN / "allow-older").exists())
+        require_fit(coming, release_of(RELEASE.read_text()), os.uname().release, allow_older=(RUN / "allow-older").exists())
     except (OSError, UnicodeDecodeError, configparser.Error, KeyError) as e:
         raise refusal("BundleDamaged", f"its manifest can't be read: {e!r}", "make it anew") from e
     except BundleRefused as e:
@@ -148,9 +149,9 @@ def manifest_of(text: str) -> SystemRelease:
 
 
 def release_of(text: str) -> SystemRelease:
-    """Return what a system's file `release` says. Raises KeyError."""
+    """Return what a system says of itself. Raises KeyError."""
     said = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    return SystemRelease(said["COMPATIBLE"], said["VERSION"], said["KERNEL"])
+    return SystemRelease(said["compatible"], said["version"], said["kernel"])
 
 
 def kernel_in(build: str) -> str:
@@ -177,7 +178,7 @@ def order(version: str) -> tuple[int, ...]:
 def show(*, as_json: bool) -> None:
     """Print what is booted, what is wanted, and the last refusal since the board was booted."""
     slots = json.loads(subprocess.run([str(HERE / "slots"), "show"], capture_output=True, text=True, check=True).stdout)
-    own = release_of((HERE / "release").read_text())
+    own = release_of(RELEASE.read_text())
     refused = (RUN / "refused").read_text().strip() if (RUN / "refused").exists() else ""
     booted = (RUN / "slot").read_text().strip() if (RUN / "slot").exists() else ""
     document = {
