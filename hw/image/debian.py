@@ -12,6 +12,7 @@ from pathlib import Path
 from hw import foreign
 
 SUITE = "bookworm"
+RELEASE = 1  # of how it is made here: raise it where that changes, and nothing kept is taken again
 # Debian's part of an image does not depend on our commit, so that it is made once for many. 2026-01-01, UTC.
 EPOCH = 1767225600
 KEYRING = "debian-archive-keyring"
@@ -42,18 +43,16 @@ def lines(components: Sequence[str] = ("main",), etc: Path = _SOURCES) -> list[s
 
 
 def install(out: Path, arch: str, packages: Sequence[str], log: Path) -> None:
-    """Write a tar of a system on which these packages were installed, their scripts run. Raises CalledProcessError."""
-    part = out.with_name(f"{out.stem}.part.tar")
+    """Write a tar of a system on which these packages were installed, their scripts run. Raises RuntimeError."""
     words = ["--variant=minbase", *(f"--dpkgopt={one}" for one in _DPKG), f"--include={','.join(packages)}"]
     # The mirror of the machine that makes the image is of no use on a board, and no business of its readers.
     words += ['--customize-hook=rm -rf "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*']
     words += ['--customize-hook=rm -rf "$1"/var/log/apt "$1"/var/log/*.log "$1"/var/cache/ldconfig/aux-cache "$1"/var/lib/apt/lists/*']
-    _mmdebstrap([*words, f"--architectures={arch}", SUITE, str(part), "-"], ("main",), log, private=True)
-    part.rename(out)
+    _mmdebstrap([*words, f"--architectures={arch}", SUITE, str(out), "-"], ("main",), log, private=True)
 
 
 def extract(out: Path, arch: str, packages: Sequence[str], log: Path, components: Sequence[str] = ("main",)) -> None:
-    """Unpack the files of packages and of what they depend on into a folder; nothing of them is run. Raises CalledProcessError."""
+    """Write a tar of the files of packages and of what they depend on; nothing of them is run. Raises RuntimeError."""
     words = ["--variant=extract", f"--include={','.join(packages)}", f"--architectures={arch}", SUITE, str(out), "-"]
     _mmdebstrap(words, components, log, private=False)
 
@@ -65,7 +64,7 @@ def _mmdebstrap(words: list[str], components: Sequence[str], log: Path, private:
         environment["TMPDIR"] = folder
         Path(folder).chmod(0o755)
         line = ["mmdebstrap", "--mode=root", *words]
-        line = foreign.inside(line) if private else line
+        line = foreign.command("/", line) if private else line
         done = subprocess.run(line, input=sources, text=True, stdout=said, stderr=subprocess.STDOUT, env=environment, check=False)
     if done.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-6:])

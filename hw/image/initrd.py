@@ -8,13 +8,14 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+FOLDERS = ("bin", "dev", "m", "proc", "root", "run", "sys")
 ONBOARD = Path(__file__).parent / "onboard"
 
 
 def build(kernel: Path, version: str, modules: Iterable[str], epoch: int) -> bytes:
     """Return a gzipped cpio. kernel: a folder with bin/busybox and lib/modules/VERSION, its modules.dep made. The same bytes each time."""
     found = ordered(kernel / "lib/modules" / version, modules)
-    files: dict[str, tuple[int, bytes]] = {one: (stat.S_IFDIR | 0o755, b"") for one in ("bin", "dev", "m", "proc", "root", "run", "sys")}
+    files: dict[str, tuple[int, bytes]] = dict.fromkeys(FOLDERS, (stat.S_IFDIR | 0o755, b""))
     files["bin/busybox"] = (stat.S_IFREG | 0o755, (kernel / "bin/busybox").read_bytes())
     files["init"] = (stat.S_IFREG | 0o755, (ONBOARD / "init").read_bytes())
     for name in ("slots.sh", "mounting.sh"):

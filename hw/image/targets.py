@@ -27,23 +27,27 @@ class Target:
         return f"edgeagent-{self.name}"
 
 
-_PI = {
-    "arch": "arm64",
-    "packages": ("wpasupplicant", "wireless-regdb"),
-    "firmware": ("raspi-firmware", "firmware-brcm80211"),
-    "initrd": (*_FILE_SYSTEMS, "sdhci_iproc", "bcm2835", "mmc_block", "reset_raspberrypi", "i2c_bcm2835"),
-}
+
+
+def _pi(name: str, says: str, *dtbs: str) -> Target:
+    return Target(
+        name, "arm64", says, (*_FILE_SYSTEMS, "sdhci_iproc", "bcm2835", "mmc_block", "reset_raspberrypi"),
+        packages=("wpasupplicant", "wireless-regdb"), firmware=("raspi-firmware", "firmware-brcm80211"), dtbs=dtbs,
+    )  # fmt: skip
+
+
+_QEMU = Target(
+    "qemu-arm64", "arm64", "QEMU's virt machine, 64-bit ARM", (*_FILE_SYSTEMS, "virtio_pci", "virtio_mmio", "virtio_blk"),
+    tried="booted in an emulator",
+)  # fmt: skip
 TARGETS = {
     one.name: one
     for one in (
-        Target(
-            "qemu-arm64", "arm64", "QEMU's virt machine, 64-bit ARM",
-            initrd=(*_FILE_SYSTEMS, "virtio_pci", "virtio_mmio", "virtio_blk"), tried="booted in an emulator",
-        ),
-        Target("rpi4", says="Raspberry Pi 4 B, 400 and CM4", dtbs=("bcm2711-rpi-4-b", "bcm2711-rpi-400", "bcm2711-rpi-cm4-io"), **_PI),  # type: ignore[arg-type]
-        Target("rpi-zero2w", says="Raspberry Pi Zero 2 W and 3", dtbs=("bcm2837-rpi-zero-2-w", "bcm2837-rpi-3-b", "bcm2837-rpi-3-b-plus"), **_PI),  # type: ignore[arg-type]
+        _QEMU,
+        _pi("rpi4", "Raspberry Pi 4 B, 400 and CM4", "bcm2711-rpi-4-b", "bcm2711-rpi-400", "bcm2711-rpi-cm4-io"),
+        _pi("rpi-zero2w", "Raspberry Pi Zero 2 W and 3", "bcm2837-rpi-zero-2-w", "bcm2837-rpi-3-b", "bcm2837-rpi-3-b-plus"),
     )
-}  # fmt: skip
+}
 
 KERNEL = ("linux-image-arm64", "busybox-static")  # files alone: nothing of them is run while the image is made
 BASE = (
