@@ -1,4 +1,4 @@
-"""A board in an emulator: QEMU's virt machine with the card, a network that reaches the host's broker and nothing else, a port for the test.
+"""A board in an emulator: QEMU's virt machine with the card, a network that reaches the host's broker alone, a port for the test.
 
 Its power is cut by SIGKILL: memory and caches of the board are gone, what reached the card's file is there.
 """

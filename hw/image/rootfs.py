@@ -12,8 +12,6 @@ from hw import foreign
 from .targets import PRUNED
 
 HERE = Path(__file__).parent
-# Files that stand alone in hw/image/onboard, and where the image has them.
-ONBOARD = {"slots.py": "usr/lib/edgeagent-image/slots"}
 ENABLED = (
     "edgeagent-provision.service", "edgeagent-grow.service", "edgeagent-ssh.socket", "systemd-networkd.service", "systemd-resolved.service",
     "systemd-timesyncd.service",
@@ -61,13 +59,9 @@ def add_package(root: Path, package: Path, environment: Mapping[str, str]) -> No
         raise RuntimeError(f"{package.name} can't be installed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def furnish(root: Path, *, version: str, compatible: str, kernel: str) -> None:
+def furnish(root: Path, *, version: str) -> None:
     """Make a Debian system the image's: what is mounted where, what runs, who may log in. Nothing of it is run."""
     shutil.copytree(HERE / "overlay", root, symlinks=True, dirs_exist_ok=True)
-    for name, place in ONBOARD.items():
-        (root / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(HERE / "onboard" / name, root / place)
-        (root / place).chmod(0o755)
     for folder in ("data", "boot/firmware", "var/lib/edgeagent", "var/log/journal", "root"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "etc/machine-id").write_text("")
@@ -76,7 +70,6 @@ def furnish(root: Path, *, version: str, compatible: str, kernel: str) -> None:
     _link(root / "etc/resolv.conf", "/run/systemd/resolve/stub-resolv.conf")
     _link(root / "root/.ssh", "/run/edgeagent-image/ssh")
     (root / "root").chmod(0o700)
-    (root / "etc/edgeagent-image").write_text(f"version={version}\ncompatible={compatible}\nkernel={kernel}\n")
     (root / "etc/issue").write_text("edgeagent image " + version + " \\n \\l\n\n")
     for unit in ENABLED:
         _enable(root, unit)
