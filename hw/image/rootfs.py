@@ -89,7 +89,7 @@ def squash(root: Path, out: Path, epoch: int) -> None:
     """Write a folder as a squashfs; the same bytes for the same files."""
     out.unlink(missing_ok=True)
     # Two threads or more put blocks in the same order, by mksquashfs' own promise since 4.4.
-    _run("mksquashfs", root, out, "-comp", "zstd", "-Xcompression-level", "15", "-noappend", "-no-progress", "-quiet", "-no-xattrs",
+    _run("mksquashfs", root, out, "-comp", "zstd", "-Xcompression-level", "9", "-noappend", "-no-progress", "-quiet", "-no-xattrs",
          "-all-time", str(epoch), "-mkfs-time", str(epoch))  # fmt: skip
 
 
@@ -119,8 +119,9 @@ def _no_passwords(shadow: Path) -> None:
 
 def _link(path: Path, to: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink() or path.exists():
-        path.unlink()
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
     path.symlink_to(to)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # What the initrd needs to find the card and mount what is on it; a module that the kernel has built in is left out by itself.
-_FILE_SYSTEMS = ("vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "squashfs", "ext4")
+_FILE_SYSTEMS = ("vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "squashfs", "crc32c_generic", "ext4")
 
 
 @dataclass(frozen=True, slots=True)
