@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -80,9 +81,27 @@ def furnish(root: Path, *, version: str) -> None:
         shutil.rmtree(root / path, ignore_errors=True)
     for path in (*root.glob("var/log/*.log"), *root.glob("var/lib/dpkg/*-old"), *root.glob("etc/*-"), root / "var/lib/systemd/random-seed"):
         path.unlink(missing_ok=True)
-    for folder in root.rglob("__pycache__"):  # made by the interpreter that ran the scripts: it can't write them on the board either
-        if folder.is_dir() and not str(folder.relative_to(root)).startswith("usr/lib/edgeagent"):
-            shutil.rmtree(folder)
+    byte_compile(root)
+
+
+def byte_compile(root: Path) -> None:
+    """Compile all Python once. A board can't write what it compiles, and would do so at each start: half a minute on a slow one.
+
+    What packages have compiled goes by their files' times, which a squashfs of one time has not: it goes by no time and no hash here.
+    """
+    for folder in list(root.rglob("__pycache__")):
+        shutil.rmtree(folder)
+    found = next((root / "usr/lib").glob("python3.[0-9]*"))
+    words = ["-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash"]
+    places = [one for one in (f"usr/lib/{found.name}", "usr/lib/python3", "usr/lib/edgeagent") if (root / one).is_dir()]
+    if native := shutil.which(found.name):  # the same minor release writes the same bytes, whatever the processor
+        # Some files of a standard library are broken on purpose, for its own tests: what can't be compiled is left as it is.
+        line, where = [native, *words, "-s", str(root), "-p", "/"], [str(root / one) for one in places]
+        subprocess.run([*line, *where], check=False, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONHASHSEED": "0"})
+    else:
+        foreign.run(root, ["python3", *words, *(f"/{one}" for one in places)], env={"PYTHONHASHSEED": "0"}, check=False)
+    if not any(found.glob("__pycache__/*.pyc")):
+        raise RuntimeError(f"{found.name} could not be compiled: apt-get install {found.name}")
 
 
 def squash(root: Path, out: Path, epoch: int) -> None:
