@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # What the initrd needs to find the card and mount what is on it; a module that the kernel has built in is left out by itself.
+# The watchdog is there, too: systemd arms it as soon as it starts.
 _FILE_SYSTEMS = ("vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "squashfs", "crc32c_generic", "ext4")
 
 
@@ -31,13 +32,13 @@ class Target:
 
 def _pi(name: str, says: str, *dtbs: str) -> Target:
     return Target(
-        name, "arm64", says, (*_FILE_SYSTEMS, "sdhci_iproc", "bcm2835", "mmc_block", "reset_raspberrypi"),
+        name, "arm64", says, (*_FILE_SYSTEMS, "sdhci_iproc", "bcm2835", "mmc_block", "reset_raspberrypi", "bcm2835_wdt"),
         packages=("wpasupplicant", "wireless-regdb"), firmware=("raspi-firmware", "firmware-brcm80211"), dtbs=dtbs,
     )  # fmt: skip
 
 
 _QEMU = Target(
-    "qemu-arm64", "arm64", "QEMU's virt machine, 64-bit ARM", (*_FILE_SYSTEMS, "virtio_pci", "virtio_mmio", "virtio_blk"),
+    "qemu-arm64", "arm64", "QEMU's virt machine, 64-bit ARM", (*_FILE_SYSTEMS, "virtio_pci", "virtio_mmio", "virtio_blk", "i6300esb"),
     tried="booted in an emulator",
 )  # fmt: skip
 TARGETS = {
