@@ -16,6 +16,7 @@ from .centre import DEVICE, FLEET, MODEL
 from .emulator import BROKER
 
 DIGITS = Path(__file__).resolve().parents[2] / "tests/models/data/digits.npz"
+PROBE = Path(__file__).with_name("probe.sh")
 BATCH = 240  # samples; a round is due after 64
 SETTINGS = f"""\
 [device]
@@ -68,7 +69,7 @@ def disc(folder: Path, plan: Mapping[str, str | int], batches: range, bundle: Pa
     content, out = folder / "disc", folder / "disc.squashfs"
     shutil.rmtree(content, ignore_errors=True)
     (content / "samples").mkdir(parents=True)
-    shutil.copyfile(Path(__file__).with_name("probe.sh"), content / "probe.sh")
+    shutil.copyfile(PROBE, content / "probe.sh")
     (content / "plan").write_text("".join(f"{name}='{value}'\n" for name, value in plan.items()))
     for number in batches:
         x, y = samples(number)
