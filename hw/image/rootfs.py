@@ -69,6 +69,8 @@ def furnish(root: Path, *, version: str) -> None:
     (root / "etc/hostname").write_text("edgeagent\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     _link(root / "etc/resolv.conf", "/run/systemd/resolve/stub-resolv.conf")
+    _link(root / "var/lib/dbus/machine-id", "/etc/machine-id")
+    _link(root / "etc/tmpfiles.d/provision.conf", "/dev/null")  # it would make root's own folder of keys
     _link(root / "root/.ssh", "/run/edgeagent-image/ssh")
     (root / "root").chmod(0o700)
     (root / "etc/issue").write_text("edgeagent image " + version + " \\n \\l\n\n")
