@@ -1,10 +1,11 @@
 """Installs from hw/porting.md into an empty root, by the page's own commands, and looks whether the root is what the page says.
 
-    python -m hw.porting [--arch amd64|arm64] [--folder build/hw/porting] [--keep]
+    python -m hw.porting [--arch amd64|arm64] [--here] [--folder build/hw/porting] [--keep]
 
-Every block of the page is run as it stands: those before "First start" on this machine, for the target; those of "First start" in the root
-itself, a Debian of that processor ($HW_CACHE/roots/ARCH.tar) with what was installed laid over it and nothing writable but the agent's
-folder and memory. Where no such Debian is there, the agent of this machine's own processor starts from the root under this Python.
+Every block of the page is run as it stands: those before "First start" on this machine, for the target; those of "First start" in a
+Debian of the target's processor (hw.roots) with what was installed laid over it, as the agent's user, with nothing writable but its folder
+and memory; there it trains a round, too. That needs root. With --here the agent of this machine's own processor starts from its root under
+this Python.
 """
 
 from __future__ import annotations
@@ -15,24 +16,29 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy
+
+from hw import foreign, roots
 from tests.house.pages import ROOT, section
 from tests.house.pasting import Block, blocks_of, paste, script_of
 from tests.release import facts
+from tests.release.supply import GLIBC
 
 PAGE = ROOT / "hw" / "porting.md"
 SITE = "/usr/lib/python3/dist-packages"  # where the Python of a Debian looks; other systems have it in /usr/lib/python3.X/site-packages
 CROSS, START = "For another processor", "First start"
 THIS = "$ python -m hw.porting"
+STATE = "/var/lib/edgeagent"
 SHOWN = ("kernels", "runtime", "key", "state", "digits")  # of a doctor's checks, those that are printed here
 BROKER, NOBODY = "192.0.2.10", "127.0.0.1:9"  # the page's broker, and a port of this machine on which nobody listens
 
@@ -63,13 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own = next((arch for arch, target in TARGETS.items() if not target.foreign), None)
     parser = argparse.ArgumentParser(prog="python -m hw.porting", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", choices=sorted(TARGETS), default=own, required=own is None, help="the target (default: this machine's)")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "hw" / "porting", help="where it is done (default: build/hw/porting)")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build/hw/porting", help="where it is done (default: build/hw/porting)")
+    parser.add_argument("--here", action="store_true", help="no Debian and no root: start it from its root under this Python")
     parser.add_argument("--keep", action="store_true", help="leave the folder there afterwards")
     args = parser.parse_args(arguments)
     folder = args.folder.resolve() / args.arch
+    if args.here and TARGETS[args.arch].foreign:
+        parser.error("--here is for this machine's own processor")
     try:
-        ported(TARGETS[args.arch], folder)
-    except NotAsThePageSays as error:
+        ported(TARGETS[args.arch], folder, here=args.here)
+    except (NotAsThePageSays, foreign.CannotRun, subprocess.CalledProcessError) as error:
         print(f"FAIL {error}", file=sys.stderr)
         return 1
     finally:
@@ -78,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def ported(target: Target, folder: Path) -> None:
+def ported(target: Target, folder: Path, *, here: bool) -> None:
     """Go the way of the page for one processor, in a folder that is made anew, and say each step. Raises NotAsThePageSays."""
     began = time.monotonic()
 
@@ -94,10 +103,7 @@ def ported(target: Target, folder: Path) -> None:
     count = as_listed(root)
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     say(f"installed for {target.machine}: {count} files, {size:,} bytes, all of them listed on the page")
-    if target.foreign:
-        say("it is another processor's: not started")
-    else:
-        say(start_here(folder, root))
+    say(start_here(folder, root) if here else start_there(target, folder, root))
 
 
 # The sources, and the page's commands for them
@@ -147,8 +153,28 @@ def install(target: Target, folder: Path, root: Path) -> None:
 
 
 def cross_variables(target: Target) -> dict[str, str]:
-    """Return what the page says that a build system sets for another processor. Raises NotAsThePageSays when it can't be had here."""
-    raise NotAsThePageSays(f"there are no headers of Python for {target.arch} here")
+    """Return what the page says that a build system sets for another processor, from Debian's packages of it."""
+    python = f"python3.{sys.version_info.minor}"
+    if shutil.which(f"{target.triplet}-gcc") is None:
+        raise NotAsThePageSays(f"there is no {target.triplet}-gcc here: apt-get install gcc-{target.triplet}")
+    packages = [f"lib{python}-dev", f"lib{python}-stdlib"]
+    headers = roots.sysroot(target.arch, packages)
+    data = headers / "usr" / "lib" / python / f"_sysconfigdata__{target.triplet}.py"
+    # Beside what is included alone: on this search path the C library's headers would be taken for the compiler's own.
+    alone = roots.cache() / "headers" / f"{target.arch}-{python}"
+    with roots.one_at_a_time(alone):
+        if not alone.exists():
+            part = alone.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(headers / "usr" / "include" / python, part / python)
+            shutil.copytree(headers / "usr" / "include" / target.triplet / python, part / target.triplet / python)
+            (part / "data").mkdir()
+            shutil.copy(data, part / "data")
+            part.rename(alone)
+    return {
+        "TRIPLET": target.triplet, "ARCH": target.machine, "SYSCONFIG": str(alone / "data"), "SYSCONFIGDATA": data.stem,
+        "PYTHON_INCLUDES": f"-I{alone / python} -I{alone}",
+    }  # fmt: skip
 
 
 # What the root holds
@@ -184,7 +210,7 @@ def as_listed(root: Path) -> int:
 
 
 def to_start_with(folder: Path) -> Path:
-    """Return a folder with what a board is given: the fleet's public key and a base model."""
+    """Return a folder with what a board is given: the fleet's public key, a base model, and samples of an application."""
     given = folder / "given"
     given.mkdir()
     subprocess.run([sys.executable, "-m", "edgecloud", "init", "--fleet", "home"], cwd=given, check=True, capture_output=True)
@@ -192,6 +218,8 @@ def to_start_with(folder: Path) -> Path:
         if path.name != "fleet.pub":
             path.unlink() if path.is_file() else shutil.rmtree(path)
     shutil.copy(ROOT / "tests" / "models" / "digits.tflite", given)
+    seen = numpy.load(ROOT / "tests" / "models" / "data" / "digits.npz")
+    numpy.savez(given / "samples.npz", x=seen["train_x"][:200].reshape(200, -1) / numpy.float32(16), y=seen["train_y"][:200])
     return given
 
 
@@ -225,14 +253,66 @@ def start_here(folder: Path, root: Path) -> str:
         raise NotAsThePageSays(f"it would not start from the root but from {where}")
     report = {}
     for line in first_start(PAGE.read_text(), broker=NOBODY):
-        words = line.replace("/var/lib/edgeagent", str(home)).split()[1:]
+        words = line.replace(STATE, str(home)).split()[1:]
         doctor = words[0] == "doctor"
         command = [sys.executable, "-m", "edgeagent", *words, *["--json"] * doctor]
         done = subprocess.run(command, cwd=given, env=environment, check=False, capture_output=True, text=True, timeout=300)
         if done.returncode and not doctor:
             raise NotAsThePageSays(f"{line}: {done.stderr or done.stdout}")
         report = json.loads(done.stdout) if doctor else report
-    return f"started under this Python {sysconfig.get_python_version()}; {well(report)}"
+    return f"started under this Python {sysconfig.get_python_version()}: {well(report)}"
+
+
+def system_with(target: Target, folder: Path, root: Path) -> Path:
+    """Return a Debian of the target's processor with the pinned packages of others, and over it what the page installed."""
+    system = roots.unpacked(roots.archive(target.arch), folder / "system")
+    minor = f"3.{sys.version_info.minor}"
+    command = [
+        sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
+        "--target", str(system / SITE.lstrip("/")), "--python-version", minor,
+        "--implementation", "cp", "--only-binary", ":all:", "--require-hashes",
+        "-r", str(ROOT / "deploy" / "constraints" / "edge-litert.txt"),
+    ]  # fmt: skip
+    command += [word for glibc in GLIBC for word in ("--platform", f"manylinux{glibc}_{target.machine}")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise NotAsThePageSays(f"the packages that it stands on can't be had: {done.stderr[-1000:]}")
+    shutil.copytree(root, system, dirs_exist_ok=True, symlinks=True)
+    return system
+
+
+def start_there(target: Target, folder: Path, root: Path) -> str:
+    """Start the agent in a Debian of its own processor, as its own user, where only its folder and memory may be written; train once."""
+    system, given = system_with(target, folder, root), to_start_with(folder)
+    (user,) = re.findall(r"^u (\S+)", (root / "usr/lib/sysusers.d/edgeagent.conf").read_text(), re.M)
+    foreign.run(system, ["useradd", "--system", "--home-dir", STATE, "--create-home", user])
+    state, memory = folder / "state", folder / "memory"
+    memory.mkdir()
+    memory.chmod(0o1777)
+    shutil.move(system / STATE.lstrip("/"), state)
+    (system / STATE.lstrip("/")).mkdir()
+    (system / "given").mkdir()
+    script = "set -e\n" + "\n".join(line for line in first_start(PAGE.read_text(), broker=NOBODY) if " doctor " not in line)
+    script += f"\nedgeagent samples add digits samples.npz --dir {STATE}/agent\nedgeagent train --dir {STATE}/agent --json >&2\n"
+    doctor = f"edgeagent doctor --json --dir {STATE}/agent"
+    binds = {given: "/given", state: STATE, memory: "/tmp"}
+    words = ["runuser", "-u", user, "--", "sh", "-c"]
+    began = time.monotonic()
+    done = read_only(system, [*words, script], binds)
+    if done.returncode:
+        raise NotAsThePageSays(f"in the root: {done.stdout[-1500:]}{done.stderr[-1500:]}")
+    said = read_only(system, [*words, doctor], binds)
+    (round_,) = re.findall(r'"outcome": "(\w+)"', done.stderr) or ["unknown"]
+    return f"started in a Debian for {target.machine}, {time.monotonic() - began:.0f} s: a round {round_}, {well(json.loads(said.stdout))}"
+
+
+def read_only(system: Path, words: Sequence[str], binds: Mapping[Path, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a root that is mounted to be read, with some folders that may be written."""
+    here = shlex.quote(str(system))
+    mounts = f"mount --bind {here} {here} && mount -o remount,bind,ro {here}"
+    inside = shlex.join(foreign.command(system, words, binds=binds, chdir="/given", env={"OPENBLAS_NUM_THREADS": "1"}))
+    whole = ["unshare", "--mount", "sh", "-c", f"{mounts} && exec {inside}"]
+    return subprocess.run(whole, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800, check=False)
 
 
 if __name__ == "__main__":
