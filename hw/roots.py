@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -118,7 +119,12 @@ def _bootstrap(architecture: str, options: Sequence[str], target: Path, *, emula
     words = ["mmdebstrap", "--mode=root", f"--architectures={architecture}", *OPTIONS, *options, SUITE, str(target), *sources()]
     if emulated:
         words = foreign.command("/", words)
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with tempfile.TemporaryDirectory(prefix="edgeagent-root-") as folder:  # in which nothing of it is left when it is ended
+        environment = {**os.environ, "TMPDIR": folder}
+        os.chmod(folder, 0o755)  # apt reads there as a user of its own
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=environment
+        )
     if done.returncode:
         raise foreign.CannotRun(f"mmdebstrap made no {target.name}:\n{done.stdout[-2000:]}")
 

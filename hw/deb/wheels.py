@@ -1,0 +1,117 @@
+"""Wheels for another machine: ours, cross-compiled, and those of its dependencies, each by the digests of deploy/constraints."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from .running import NotMade, run
+from .targets import CACHE, PYTHON, ROOT, SUITE, Architecture, platforms
+
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
+SOURCES = ("csrc", "modelwire", "edgeagent", "edgecommon", "cloud", "setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+
+
+def own(architecture: Architecture, folder: Path, *, epoch: int) -> Path:
+    """Build our wheel for a machine out of what git tracks, into `folder`. epoch: Unix seconds that its files bear."""
+    if sys.version_info[:2] != tuple(map(int, PYTHON.split("."))):
+        raise NotMade(f"the packages are for Python {PYTHON}, and this is {sys.version.split()[0]}: make PYTHON=python{PYTHON} clean deb")
+    tree = folder / "tree"
+    tree.mkdir()
+    for name in filter(None, run(["git", "ls-files", "-z", *SOURCES], cwd=ROOT).split("\0")):
+        if (ROOT / name).exists():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+    env = {"SOURCE_DATE_EPOCH": str(epoch), **_cross(architecture, folder)}
+    run([*PIP, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", folder / "own", "."], cwd=tree, env=env)
+    (wheel,) = (folder / "own").glob("*.whl")
+    return wheel
+
+
+def _cross(architecture: Architecture, folder: Path) -> dict[str, str]:
+    """Return the environment in which setuptools compiles for another machine, with the headers of that machine's Python."""
+    if architecture.machine == os.uname().machine:
+        return {}
+    found, triplet = headers(architecture), architecture.triplet
+    described = folder / "described"  # by itself: Python's own library of another machine must not be found
+    described.mkdir()
+    shutil.copy(found / f"_sysconfigdata__{triplet}.py", described)
+    compiler = f"{triplet}-gcc {architecture.cflags}".strip()
+    return {
+        "PYTHONPATH": str(described), "_PYTHON_SYSCONFIGDATA_NAME": f"_sysconfigdata__{triplet}",
+        "_PYTHON_HOST_PLATFORM": f"linux-{architecture.machine}",
+        "CC": compiler, "LDSHARED": f"{compiler} -shared", "CFLAGS": f"-I{found / 'include' / f'python{PYTHON}'} -I{found / 'include'}",
+    }  # fmt: skip
+
+
+def headers(architecture: Architecture) -> Path:
+    """Return a folder with the headers and the description of a machine's Python, out of Debian's package; kept in the cache."""
+    kept = CACHE / f"python-{architecture.name}"
+    if kept.exists():
+        return kept
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        root, made = Path(scratch, "root"), Path(scratch, "made")
+        include = f"--include=libpython{PYTHON}-dev"
+        run(["mmdebstrap", "--variant=extract", f"--architectures={architecture.name}", include, SUITE, root, f"deb {mirror()} {SUITE} main"])
+        for part in (f"python{PYTHON}", f"{architecture.triplet}/python{PYTHON}"):  # not libc's: the compiler brings its own
+            shutil.copytree(root / "usr" / "include" / part, made / "include" / part)
+        shutil.copy(root / "usr" / "lib" / f"python{PYTHON}" / f"_sysconfigdata__{architecture.triplet}.py", made)
+        if not kept.exists():
+            made.rename(kept)
+    return kept
+
+
+def mirror() -> str:
+    """Return the address of Debian's archive, out of this machine's own sources of apt."""
+    for file in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.sources")), *sorted(Path("/etc/apt/sources.list.d").glob("*.list"))):
+        text = file.read_text() if file.exists() else ""
+        for block in re.split(r"\n\s*\n", text):
+            uri = re.search(r"^URIs:\s*(\S+)", block, re.M)
+            suites = re.search(r"^Suites:(.*)", block, re.M)
+            if uri and suites and SUITE in suites.group(1).split():
+                return uri.group(1)
+        line = re.search(rf"^deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+{SUITE}\s.*\bmain\b", text, re.M)
+        if line:
+            return line.group(1)
+    raise NotMade(f"no source of apt on this machine has Debian's {SUITE}: headers and roots of other architectures come from there")
+
+
+def needed(constraints: Path, architecture: Architecture) -> list[str]:
+    """Return the lines of a file of constraints that hold on a machine, each `name==version --hash=...`, without its marker.
+
+    pip asks markers of the machine that it runs on, whatever --platform says.
+    """
+    there = {
+        "implementation_name": "cpython", "platform_python_implementation": "CPython", "os_name": "posix", "sys_platform": "linux",
+        "platform_system": "Linux", "platform_machine": architecture.machine, "python_version": PYTHON,
+        "python_full_version": f"{PYTHON}.2", "implementation_version": f"{PYTHON}.2", "platform_release": "", "platform_version": "",
+        "extra": "",
+    }  # fmt: skip
+    lines = []
+    for line in constraints.read_text().replace("\\\n", " ").splitlines():
+        text, *hashes = line.partition("#")[0].split("--hash=")
+        if not text.strip():
+            continue
+        one = Requirement(text.strip())
+        if one.marker is None or one.marker.evaluate(there):
+            lines.append(f"{one.name}{one.specifier} " + " ".join(f"--hash={digest.strip()}" for digest in hashes))
+    return lines
+
+
+def installed(constraints: Path, architecture: Architecture, site: Path, scratch: Path) -> None:
+    """Install what a file of constraints names, for a machine, into an empty folder: wheels alone, each by its digest."""
+    asked = scratch / "asked.txt"
+    asked.write_text("\n".join(needed(constraints, architecture)) + "\n")
+    tags = [word for tag in platforms(architecture.machine) for word in ("--platform", tag)]
+    abis = [word for abi in (f"cp{PYTHON.replace('.', '')}", "abi3", "none") for word in ("--abi", abi)]
+    run([
+        *PIP, "install", "--no-compile", "--no-deps", "--only-binary=:all:", "--require-hashes", "--implementation", "cp",
+        "--python-version", PYTHON, *abis, *tags, "--cache-dir", CACHE / "pip", "--target", site, "-r", asked,
+    ])  # fmt: skip
