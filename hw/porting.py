@@ -4,8 +4,8 @@
 
 Every block of the page is run as it stands: those before "First start" on this machine, for the target; those of "First start" in a
 Debian of the target's processor (hw.roots) with what was installed laid over it, as the agent's user, with nothing writable but its folder
-and memory; there it trains a round, too. That needs root. With --here the agent of this machine's own processor starts from its root under
-this Python.
+and memory; there it tries a round of training, too. That needs root. With --here the agent of this machine's own processor starts from its
+root under this Python.
 """
 
 from __future__ import annotations
@@ -264,14 +264,17 @@ def start_here(folder: Path, root: Path) -> str:
 
 
 def system_with(target: Target, folder: Path, root: Path) -> Path:
-    """Return a Debian of the target's processor with the pinned packages of others, and over it what the page installed."""
+    """Return a Debian of the target's processor with the pinned packages of others, and over it what the page installed.
+
+    Of the two runtimes an emulated processor gets tflite-runtime: qemu-user 7.2 dies when LiteRT 2.3 opens a model.
+    """
     system = roots.unpacked(roots.archive(target.arch), folder / "system")
     minor = f"3.{sys.version_info.minor}"
     command = [
         sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
         "--target", str(system / SITE.lstrip("/")), "--python-version", minor,
         "--implementation", "cp", "--only-binary", ":all:", "--require-hashes",
-        "-r", str(ROOT / "deploy" / "constraints" / "edge-litert.txt"),
+        "-r", str(ROOT / "deploy" / "constraints" / f"{'edge-tflite' if target.foreign else 'edge-litert'}.txt"),
     ]  # fmt: skip
     command += [word for glibc in GLIBC for word in ("--platform", f"manylinux{glibc}_{target.machine}")]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -282,7 +285,7 @@ def system_with(target: Target, folder: Path, root: Path) -> Path:
 
 
 def start_there(target: Target, folder: Path, root: Path) -> str:
-    """Start the agent in a Debian of its own processor, as its own user, where only its folder and memory may be written; train once."""
+    """Start the agent in a Debian of its processor, as its own user, where only its folder and memory may be written, and try to train."""
     system, given = system_with(target, folder, root), to_start_with(folder)
     (user,) = re.findall(r"^u (\S+)", (root / "usr/lib/sysusers.d/edgeagent.conf").read_text(), re.M)
     foreign.run(system, ["useradd", "--system", "--home-dir", STATE, "--create-home", user])
@@ -293,7 +296,7 @@ def start_there(target: Target, folder: Path, root: Path) -> str:
     (system / STATE.lstrip("/")).mkdir()
     (system / "given").mkdir()
     script = "set -e\n" + "\n".join(line for line in first_start(PAGE.read_text(), broker=NOBODY) if " doctor " not in line)
-    script += f"\nedgeagent samples add digits samples.npz --dir {STATE}/agent\nedgeagent train --dir {STATE}/agent --json >&2\n"
+    script += f"\nedgeagent samples add digits samples.npz --dir {STATE}/agent\nedgeagent measure --dir {STATE}/agent >&2\n"
     doctor = f"edgeagent doctor --json --dir {STATE}/agent"
     binds = {given: "/given", state: STATE, memory: "/tmp"}
     words = ["runuser", "-u", user, "--", "sh", "-c"]
@@ -302,8 +305,9 @@ def start_there(target: Target, folder: Path, root: Path) -> str:
     if done.returncode:
         raise NotAsThePageSays(f"in the root: {done.stdout[-1500:]}{done.stderr[-1500:]}")
     said = read_only(system, [*words, doctor], binds)
-    (round_,) = re.findall(r'"outcome": "(\w+)"', done.stderr) or ["unknown"]
-    return f"started in a Debian for {target.machine}, {time.monotonic() - began:.0f} s: a round {round_}, {well(json.loads(said.stdout))}"
+    print("".join(f"         {line}\n" for line in done.stderr.splitlines()), end="")
+    seconds = time.monotonic() - began
+    return f"started in a Debian for {target.machine}, each mode of training tried, {seconds:.0f} s; {well(json.loads(said.stdout))}"
 
 
 def read_only(system: Path, words: Sequence[str], binds: Mapping[Path, str]) -> subprocess.CompletedProcess[str]:
