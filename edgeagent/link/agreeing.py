@@ -15,6 +15,7 @@ from edgeagent.state.outcome import said as listed
 from edgeagent.state.trust import TrustStore
 from edgecommon.sqlite import Row
 from modelwire.wire import cbor, numbers
+from modelwire.wire.more import troubles_said
 from modelwire.wire.records import Receipt, Welcome
 
 _log = logging.getLogger("edgeagent.session")
@@ -48,7 +49,8 @@ class Agreement:
         self._asked[nonce] = Asked(link.number if link else 0, max(self._lineage.known()))
         while len(self._asked) > KEPT:
             del self._asked[next(iter(self._asked))]
-        return {numbers.NONCE: nonce, **self._lineage.doubts.said(), **({numbers.WITNESS: link.encode()} if link else {})}
+        witness = {numbers.WITNESS: link.encode()} if link else {}
+        return {numbers.NONCE: nonce, **self._lineage.doubts.said(), **witness, **troubles_said(self._lineage.troubles())}
 
     def stale(self, more: Mapping[str, cbor.Value]) -> bool:
         """Return whether this is an answer, and to another hello than one that is open: somebody says it again, or very late."""

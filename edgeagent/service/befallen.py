@@ -17,6 +17,7 @@ from edgeagent.state.lineage import FORKED, welcomed_key
 from edgeagent.state.looking import SPOOL_GONE, Glance
 from edgeagent.troubles.noted import NotedTrouble, all_noted
 from edgeagent.troubles.table import trouble
+from edgeagent.troubles.told import told
 from edgecommon import disk
 from edgecommon.disk import FileSystem
 from modelwire.wire import topics
@@ -82,6 +83,8 @@ def _of_database(device: Glance, now: float) -> Iterator[Befallen]:
         yield Befallen("key-changed", "device.key is another key than the centre welcomed this folder with")
     if text := clock_off(device.database):
         yield Befallen("clock-off", text)
+    for name, text in told(device.database).items():
+        yield Befallen(name, text)
     for name in device.lineages:
         if (error := _spent(device, name, now)) is not None:
             yield Befallen("month-spent", f"{name}: {error}")

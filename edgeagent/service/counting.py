@@ -13,6 +13,7 @@ from edgeagent.spending.flash import FlashCount
 from edgeagent.spending.month import Month
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.system.clock import Clock
+from edgeagent.troubles.told import tell
 from edgecommon.sqlite import Database
 from modelwire.errors import ModelWireError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from edgeagent.link.session import Session
 
 EVERY = 5.0  # seconds between two looks: they read the database
+SMALLER = "board-smaller"
 OFF = 86_400.0  # seconds from the centre's clock beyond which this board's is wrong
 _log = logging.getLogger("edgeagent")
 
@@ -43,6 +45,7 @@ class BoardCounts:
         self.month.begin(self._clock.wall(), now)
         self._flash.begin(now)
         self._heard = (self._device.trust.time, -1.0)
+        self._tell_budget()
         self._due = now
 
     def turn(self, sessions: Collection[Session]) -> None:
@@ -63,6 +66,13 @@ class BoardCounts:
         self.unread.write()
         self.month.close(wall, now)
         self._flash.close(wall, now)
+
+    def _tell_budget(self) -> None:
+        """Say, and keep, that the board has less memory than its settings want of it."""
+        text = self._device.lowered
+        if text:
+            _log.warning("trouble %s: %s: that is kept to", SMALLER, text)
+        tell(self._device.database, SMALLER, text)
 
     def _look_at_clock(self, wall: float, now: float) -> bool:
         """Return whether the centre's signed word of this run bears the clock out; say once where it does not, or no more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from edgeagent.board.costs import Costs
 from edgeagent.planning.figures import Figures
 from edgeagent.planning.plans import Plans
 from edgeagent.training import threshold
+from edgeagent.troubles.told import told
 from edgecommon.sqlite import Database, Row
 from modelwire.deploying.reports import Code
 from modelwire.errors import ConfigError, NotWelcome, StateDamaged
@@ -155,6 +157,10 @@ class History:
     def fixed_bytes(self) -> int:
         """Bytes of every update: the names, and the threshold of anomalies where the model has one. Raises ModelError."""
         return len(self.board.device) + len(self.name) + (0 if threshold.tensor_of(self.manifest) is None else threshold.BYTES)
+
+    def troubles(self) -> Mapping[str, str]:
+        """Return the board's troubles that the centre is told of, in words by their ids."""
+        return told(self._db)
 
     def head(self) -> Head:
         r = self._db.one("SELECT * FROM model WHERE name=?", self.name)

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["mending", "naming", "noted", "places", "table"]
+__all__ = ["mending", "naming", "noted", "places", "table", "told"]

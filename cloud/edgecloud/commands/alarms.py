@@ -24,12 +24,16 @@ def open_alarms(store: SqliteStore) -> list[Document]:
 
 
 def _says(one: AlarmRow) -> str:
+    if one.kind == "board":
+        return f"{one.device} says of itself, {when(one.last_at)} at last: {one.text}"
     who = f"{one.device}/{one.model}: two folders with one key, or an older copy of one" if one.device else "two ingesters with one name"
     how_often = "once" if one.times == 1 else f"{one.times} times since {when(one.first_at)}"
     return f"{who}, {how_often}, {when(one.last_at)} at last: {one.text}"
 
 
 def _next(one: AlarmRow) -> str:
+    if one.kind == "board":
+        return f"edgeagent doctor on {one.device} says what to do; then edgecloud devices acknowledge {one.device}"
     return f"{TwoHistories.hint if one.device else SessionTaken.hint}; then edgecloud devices acknowledge {one.device}".rstrip()
 
 

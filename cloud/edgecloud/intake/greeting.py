@@ -10,6 +10,7 @@ from modelwire.errors import LineageError, WireError
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import cbor, records
 from modelwire.wire.keys import fingerprint
+from modelwire.wire.more import troubles_in
 from modelwire.wire.records import Hello, Presence, Signed, Trust, Welcome, expect
 from modelwire.wire.welcome import KEY
 
@@ -66,6 +67,7 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
             return _not_welcome(context, said, "challenge", Result.CHALLENGED, odd, challenge(secret, said, context.now))
         linking.alarm(context, lineage, odd)
     store.lineages.greeted(lineage.id, said.runtime, said.agent, context.now)
+    linking.note_troubles(context, said.device, troubles_in(said.more))
     agreeing.testify(context, said)
     more, receipts = agreeing.answer(context, said, lineage)
     lineage = store.lineages.by_id(lineage.id)  # numbers that are lost count as used

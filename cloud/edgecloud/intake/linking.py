@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -193,6 +194,17 @@ def alarm(context: Context, lineage: LineageRow, text: str) -> None:
     row = AlarmRow(lineage.device, lineage.model, "fork", clean(text), context.now)
     if context.store.losses.raise_alarm(row):
         log.error("%s/%s is two: %s; see edgecloud devices", lineage.device, lineage.model, row.text)
+
+
+def note_troubles(context: Context, device: str, troubles: Mapping[str, str]) -> None:
+    """Raise an alarm about what a board says of itself, once for each text: one that was acknowledged is not raised by every hello."""
+    if not troubles:
+        return
+    text = clean("; ".join(f"{name}: {words}" for name, words in troubles.items()))
+    if any(one.kind == "board" and one.text == text for one in context.store.losses.alarms(device)):
+        return
+    context.store.losses.raise_alarm(AlarmRow(device, "", "board", text, context.now))
+    log.warning("%s says of itself: %s; see edgecloud devices", device, text)
 
 
 def _require_first(context: Context, lineage: LineageRow, container: Container, head: HeadRow) -> None:

@@ -177,7 +177,7 @@ class AlarmRow:
 
     device: str  # empty: the centre itself
     model: str
-    kind: str  # "fork": two histories under one key; "session": another client uses the ingester's name
+    kind: str  # "fork": two histories under one key; "session": another client uses the ingester's name; "board": what one says of itself
     text: str  # what was seen last
     last_at: int
     first_at: int = 0  # since it was last acknowledged

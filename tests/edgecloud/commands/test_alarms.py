@@ -65,3 +65,12 @@ def test_machines_read_the_alarm_with_its_device_and_kind(met: Desk) -> None:
     (alarm,) = met.json("devices")["alarms"]  # type: ignore[misc]
     assert [alarm[k] for k in ("device", "model", "kind", "times", "first_at")] == ["pi-7", "digits", "fork", 3, 1_700_000_000]
     assert met.json("log", "pi-7")["alarms"] == [alarm]
+
+
+def test_what_a_board_says_of_itself_is_an_alarm_of_the_board(met: Desk) -> None:
+    note(met.folder, AlarmRow("pi-7", "", "board", "board-smaller: 1 GiB of \x1b[31m487 MiB", 1_700_000_000))
+    shown = met.ok("devices")
+    assert "ALARM pi-7 says of itself, 2023-11-14 22:13:20Z at last: board-smaller: 1 GiB of" in shown and "\x1b" not in shown
+    assert "edgeagent doctor on pi-7 says what to do; then edgecloud devices acknowledge pi-7" in shown
+    assert names(met).startswith("FIX") and "says of itself" in names(met)
+    assert "1 alarm acknowledged" in met.ok("devices", "acknowledge", "pi-7") and "ALARM" not in met.ok("devices")

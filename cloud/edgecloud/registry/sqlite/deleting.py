@@ -32,10 +32,15 @@ _ONLY_ERASED = (
 )
 
 
+def unless_erased(table: str) -> str:
+    """Return when a row of a table that is of a device stays."""
+    return f"NOT {_ERASED.format(OF_DEVICE[table])}"
+
+
 def allow(tables: Any, trigger: Callable[[str, str, str, str], str]) -> None:
     """Make the triggers that say so, in the place of those that forbid all. trigger: text of one, by table, name, event and condition."""
     made: dict[tuple[str, str], tuple[str, str]] = {
-        (table, "no_delete"): ("DELETE", f"NOT {_ERASED.format(of)}") for table, of in OF_DEVICE.items() if table != "squash"
+        (table, "no_delete"): ("DELETE", unless_erased(table)) for table in OF_DEVICE if table != "squash"
     }
     made["squash", "no_delete"] = "DELETE", f"NOT ({_GONE} OR {_ERASED.format(OF_DEVICE['squash'])})"
     made["squash", "write_once"] = "UPDATE OF version_id", "1"

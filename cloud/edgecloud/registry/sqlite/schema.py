@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x65636C64  # "ecld": tells a registry from any other SQLite file
-SCHEMA = 21  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
+SCHEMA = 22  # kept in user_version, so that opening costs no query on tables; each migration below raises it by one
 FIRST = 7  # of wire 1 as it is now; what stands below was made before it was final
 
 _WRITE_ONCE = ("registry", "trust", "act", "blob", "base", "device", "epoch", "skipped", "annotation", "rejection", "log")
@@ -133,6 +133,11 @@ def _steps_of_comparing(migrations: Migrations) -> None:
         _run(tables, deploying.TABLES)
         _keep(tables, *deploying.WRITE_ONCE)
         deploying.keep(tables, _trigger, deleting.UNLESS_ERASED_LINEAGE)
+
+    @migrations(name="m022_alarms_of_boards")
+    def m022_alarms_of_boards(tables: Any) -> None:
+        _run(tables, tables_of.BOARD_ALARMS)
+        tables.execute(_trigger("alarm", "no_delete", "DELETE", deleting.unless_erased("alarm")))
 
 
 def check(database: Database) -> bool:

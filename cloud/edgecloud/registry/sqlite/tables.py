@@ -264,6 +264,25 @@ CREATE TABLE alarm (
 )
 """
 
+# The same with a kind more: what a board says of itself.
+BOARD_ALARMS = """
+CREATE TABLE alarm_now (
+  device TEXT NOT NULL,
+  model TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('board', 'fork', 'session')),
+  text TEXT NOT NULL,
+  first_at INTEGER NOT NULL,
+  last_at INTEGER NOT NULL,
+  times INTEGER NOT NULL CHECK (times > 0),
+  seen_at INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (device, model, kind)
+);
+INSERT INTO alarm_now (device, model, kind, text, first_at, last_at, times, seen_at)
+  SELECT device, model, kind, text, first_at, last_at, times, seen_at FROM alarm;
+DROP TABLE alarm;
+ALTER TABLE alarm_now RENAME TO alarm
+"""
+
 # What is derived and may go at any time: states of versions, so that others are near. And the promise that they are kept for.
 KEEPING = """
 CREATE TABLE state (
