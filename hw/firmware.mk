@@ -3,7 +3,7 @@
 export HW_CACHE ?= $(CURDIR)/build/hw/cache
 BOARD ?= qemu-arm64
 
-.PHONY: help-hw wheels deb image bundle boot-test soak-image
+.PHONY: help-hw wheels deb image bundle boot-test soak-image porting paths
 help-hw:
 	@sed -n -e 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' hw/firmware.mk | expand -t 16
 
@@ -24,3 +24,9 @@ boot-test: $(VENV)/.ready ## boot the image in an emulator, to the first verifie
 
 soak-image: $(VENV)/.ready ## cut the emulator's power at random moments; CUTS=30
 	$(VENV)/bin/python -m hw.boot.cuts --cuts $(or $(CUTS),30)
+
+porting: $(VENV)/.ready ## hw/porting.md typed into an empty root; ARCH=arm64
+	$(VENV)/bin/python -m hw.porting $(if $(ARCH),--arch $(ARCH))
+
+paths: $(VENV)/.ready ## docs/board-setup.md typed in empty Debians: package, pip
+	$(VENV)/bin/python -m hw.paths

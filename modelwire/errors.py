@@ -314,7 +314,7 @@ class UnknownParent(LineageError):
 class Conflict(LineageError):
     code = 52
     text = "{device}/{model}@{version} is already held with another commit"
-    hint = "edgecloud log {device}/{model} shows both; docs/board-setup.md, \"Two of one name\", says which folder goes on and how"
+    hint = "edgecloud log {device}/{model} shows both; docs/troubles.md, \"Two of one name\", says which folder goes on and how"
 
 
 class TwoHistories(Conflict):
@@ -322,7 +322,7 @@ class TwoHistories(Conflict):
 
     code = 85
     text = "{device}/{model}: {reason}"
-    hint = "docs/board-setup.md, \"Two of one name\", says which folder goes on and how"
+    hint = "docs/troubles.md, \"Two of one name\", says which folder goes on and how"
 
 
 class WrongBase(LineageError):

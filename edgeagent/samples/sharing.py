@@ -60,7 +60,12 @@ def shut(folder: Path) -> None:
         if os.geteuid() == 0:
             os.chown(file, folder.stat().st_uid, -1)
         file.chmod(FILE_MODE)
-    folder.chmod(FOLDER_MODE)
+    if stat.S_IMODE(folder.stat().st_mode) == FOLDER_MODE:
+        return
+    try:
+        folder.chmod(FOLDER_MODE)
+    except PermissionError:  # a service that may make nothing setgid (RestrictSUIDSGID of its unit): the folder passes no group on
+        folder.chmod(FOLDER_MODE & ~stat.S_ISGID)
 
 
 def folder_of(state: Path) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 import edgeagent.cli
 import edgecloud.cli
-from tests.house.pages import DOCS, MAKEFILE, PAGES, ROOT, console_lines
+from tests.house.pages import DOCS, FIRMWARE, MAKEFILE, PAGES, ROOT, console_lines
 
 
 def indented_commands(page: Path) -> list[str]:
@@ -46,8 +46,8 @@ def test_every_command_that_a_page_shows_can_be_typed(page: Path) -> None:
                 parsers[program].parse_args(words)
             except SystemExit as stop:
                 assert stop.code == 0, line  # --help and --version
-        for verb in re.findall(r"^make ([\w-]+)", line):
-            assert re.search(rf"^{verb}:", MAKEFILE, re.M), line
+        for verb in re.findall(r"^(?:sudo )?make ([\w-]+)", line):
+            assert re.search(rf"^{verb}:", MAKEFILE + FIRMWARE, re.M), line
 
 
 @pytest.mark.slow("makes a registry and a device, and takes the screens of ten commands", seconds=3)
@@ -60,6 +60,14 @@ def test_every_verb_of_the_makefile_is_listed_and_every_listed_one_is_there() ->
     listed = set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.M))
     phony = set(re.search(r"^\.PHONY: (help .*)$", MAKEFILE, re.M).group(1).split())  # type: ignore[union-attr]
     assert listed == phony >= {"help", "venv", "demo", "test", "lint", "bench", "clean"}
+
+
+def test_every_verb_of_firmware_teams_is_listed_in_80_columns() -> None:
+    listed = dict(re.findall(r"^([a-z-]+):.*## (.*)", FIRMWARE, re.M))
+    phony = set(re.search(r"^\.PHONY: (.*)$", FIRMWARE, re.M).group(1).split())  # type: ignore[union-attr]
+    assert listed.keys() | {"help-hw"} == phony >= {"wheels", "deb", "image", "bundle", "boot-test"}
+    assert not listed.keys() & set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
+    assert all(len(f"{verb:14}{text}") <= 78 for verb, text in listed.items())
 
 
 def test_ci_installs_what_the_readme_asks_for() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import edgeagent.cli
 import edgecloud.cli
+from hw.deb.trial.units import exposures
 from modelwire import errors
 from tests.house.pages import DOCS, ROOT
 from tests.house.test_commands_on_pages import our_commands
@@ -20,6 +21,7 @@ from tests.house.test_commands_on_pages import our_commands
 UNITS = sorted(path for path in (ROOT / "deploy").iterdir() if path.suffix in (".service", ".timer"))
 SERVICES = ("edgeagent.service", "edgecloud-ingest.service", "edgecloud-director.service")
 # Of whom an operator has to mend something before a start can be of use: the command line, a setting, a key, a file of another release.
+EXPOSURE = 2.5  # of 10, as systemd-analyze counts it
 SETTINGS = {errors.ConfigError.code, errors.UnknownKey.code, errors.WrongKeyKind.code, errors.OldWire.code, errors.RetiredKey.code}
 
 
@@ -65,6 +67,7 @@ def test_a_service_is_watched_and_not_given_up_but_for_its_settings(name: str) -
     assert service["LimitCORE"] == "0", "a core dump holds the private key, and the watchdog makes one"
     codes = {int(code) for code in service["RestartPreventExitStatus"].split()}
     assert codes - {2} <= SETTINGS and {2, errors.WrongKeyKind.code, errors.OldWire.code} <= codes
+    assert read(ROOT / "deploy" / name)["Unit"]["StartLimitIntervalSec"] == "0", "five starts in a row must not be the last ones"
     assert service["ProtectSystem"] == "strict" and service["NoNewPrivileges"] == "yes" and service["MemoryMax"]
     page = (DOCS / {"edgeagent.service": "board-setup.md"}.get(name, "centre.md")).read_text()
     for code in codes:
@@ -88,3 +91,12 @@ def test_systemd_reads_every_unit_without_a_complaint(tmp_path: Path) -> None:
     )  # fmt: skip
     complaints = [line for line in done.stderr.splitlines() if str(tmp_path) in line or any(u.name in line for u in UNITS)]
     assert complaints == []
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine: apt-get install systemd")
+def test_no_unit_is_exposed_beyond_what_is_promised(tmp_path: Path) -> None:
+    found = exposures(tmp_path)
+    assert found.keys() == {unit.name for unit in UNITS if unit.suffix == ".service"}
+    assert max(found.values()) <= EXPOSURE, found
+    agent = (ROOT / "deploy" / "edgeagent.service").read_text()
+    assert "InaccessiblePaths" not in agent and "\nProcSubset=" not in agent, "LiteRT reads /sys and /proc, and trains to other bits without"

@@ -142,10 +142,12 @@ def a_wrong_setting_is_not_tried_again_and_a_file_that_is_not_there_yet_is(m: Ma
     assert m.try_run(f"systemctl start {AGENT}").returncode != 0
     m.until("it is given up", lambda: m.of_unit(AGENT, "ActiveState") == "failed")
     assert (m.of_unit(AGENT, "ExecMainStatus"), m.of_unit(AGENT, "NRestarts")) == ("11", "0")
-    m.run(f"rm {folder}/edgeagent.toml; systemctl start --no-block {AGENT}")
+    m.run(f"mv {folder}/right.toml {folder}/edgeagent.toml; mv {folder}/device.key {folder}/away.key; systemctl start --no-block {AGENT}")
     m.until("it is tried again", lambda: int(m.of_unit(AGENT, "NRestarts")) >= 2)
-    m.run(f"mv {folder}/right.toml {folder}/edgeagent.toml")
+    m.run(f"mv {folder}/away.key {folder}/device.key")
     m.until("it serves without a hand", lambda: m.of_unit(AGENT, "ActiveState") == "active")
+    m.run(f"systemctl stop {AGENT}; mv {folder}/edgeagent.toml {folder}/away.toml; systemctl start {AGENT}")
+    assert (m.of_unit(AGENT, "ActiveState"), m.of_unit(AGENT, "ConditionResult")) == ("inactive", "no"), "a board without settings is no fault"
 
 
 @pytest.mark.slow("starts a systemd and lets its watchdog end two services", seconds=45)
