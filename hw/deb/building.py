@@ -36,7 +36,8 @@ LONG = {
 def build(name: str, architecture: str, *, version: str = __version__, out: Path = OUT, anew: bool = False) -> Path:
     """Build a package for an architecture and return its file. version: another one is for trying an upgrade.
 
-    anew: our own wheel is compiled again, though one of the same sources is kept. Raises NotMade where a tool is missing, or what is asked for is not made.
+    anew: our own wheel is compiled again, though one of the same sources is kept. Raises NotMade where a tool is missing, or what is
+    asked for is not made.
     """
     package = MADE[name].get(architecture)
     if package is None:

@@ -97,7 +97,8 @@ def pages(tree: Path, package: Package, *, version: str, epoch: int) -> None:
     packed(doc / "changelog.gz", changelog(package, version, epoch))
     parser = importlib.import_module(f"{package.name}.cli").parser()
     packed(tree / "usr" / "share" / "man" / "man1" / f"{package.name}.1.gz", manual(package, parser, version, epoch))
-    write(tree / "usr" / "share" / "lintian" / "overrides" / package.name, (SCRIPTS / "lintian-overrides").read_text().format(name=package.name))
+    overrides = (SCRIPTS / "lintian-overrides").read_text().format(name=package.name)
+    write(tree / "usr" / "share" / "lintian" / "overrides" / package.name, overrides)
 
 
 def control(tree: Path, package: Package, fields: dict[str, str]) -> None:

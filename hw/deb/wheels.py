@@ -85,8 +85,8 @@ def headers(architecture: Architecture) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         root, made = Path(scratch, "root"), Path(scratch, "made")
-        include = f"--include=libpython{PYTHON}-dev"
-        run(["mmdebstrap", "--variant=extract", f"--architectures={architecture.name}", include, SUITE, root, f"deb {mirror()} {SUITE} main"])
+        words = ["--variant=extract", f"--architectures={architecture.name}", f"--include=libpython{PYTHON}-dev"]
+        run(["mmdebstrap", *words, SUITE, root, f"deb {mirror()} {SUITE} main"])
         for part in (f"python{PYTHON}", f"{architecture.triplet}/python{PYTHON}"):  # not libc's: the compiler brings its own
             shutil.copytree(root / "usr" / "include" / part, made / "include" / part)
         shutil.copy(root / "usr" / "lib" / f"python{PYTHON}" / f"_sysconfigdata__{architecture.triplet}.py", made)
@@ -98,7 +98,8 @@ def headers(architecture: Architecture) -> Path:
 def mirror() -> str:
     """Return the address of Debian's archive, out of this machine's own sources of apt."""
     apt = Path("/etc/apt")
-    for file in (apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.sources")), *sorted((apt / "sources.list.d").glob("*.list"))):
+    parts = [path for path in sorted((apt / "sources.list.d").glob("*")) if path.suffix in (".sources", ".list")]
+    for file in (apt / "sources.list", *parts):
         text = file.read_text() if file.exists() else ""
         for block in re.split(r"\n\s*\n", text):
             uri = re.search(r"^URIs:\s*(\S+)", block, re.M)
