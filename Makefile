@@ -84,6 +84,7 @@ lint: $(VENV)/.lint ## ruff, mypy --strict, the kernels' stub, who may import wh
 
 docs: $(VENV)/.ready ## write docs/cli.md anew from the commands' --help
 	$(VENV)/bin/python docs/generate_cli.py
+	$(VENV)/bin/python docs/generate_boards.py
 
 hooks: $(VENV)/.hooks $(VENV)/.lint ## ask the linters at every commit (pre-commit, in this clone)
 	$(VENV)/bin/pre-commit install

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["budget", "costs", "meters", "sensors"]
+__all__ = ["budget", "costs", "fitting", "meters", "sensors"]

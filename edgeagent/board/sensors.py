@@ -8,6 +8,8 @@ from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _READ_MAX = 4096  # bytes of one file of /sys or /proc
+_NO_LIMIT = 1 << 60  # bytes: the first kind of control groups says some such number where nothing is bounded
+_DIGITS = 18  # of a number that counts bytes, or kilobytes
 _COLDEST, _HOTTEST = -60.0, 200.0  # degrees Celsius: a zone that says more is broken
 
 
@@ -17,9 +19,15 @@ class Sensors:
 
     sys: Path = Path("/sys")
     proc: Path = Path("/proc")
+    zones: tuple[str, ...] = ()  # types of the thermal zones that count, as the kernel names them; none: all
 
     def celsius(self) -> float | None:
-        """Return the temperature of the hottest zone; None when no zone says one."""
+        """Return the temperature of the hottest zone that counts; of all zones where none of those says one; None when no zone does."""
+        found = self.heat()
+        return max((degrees for kind, degrees in found if kind in self.zones), default=max((degrees for _, degrees in found), default=None))
+
+    def heat(self) -> list[tuple[str, float]]:
+        """Return the type and the temperature of each zone that says one, in degrees Celsius."""
         zones = []
         for zone in self._entries(self.sys / "class" / "thermal", "thermal_zone"):
             try:
@@ -27,8 +35,8 @@ class Sensors:
             except ValueError:
                 continue
             if _COLDEST <= degrees <= _HOTTEST:
-                zones.append(degrees)
-        return max(zones, default=None)
+                zones.append((_text(zone / "type"), degrees))
+        return zones
 
     def on_battery(self) -> bool | None:
         """Return whether the board runs on a battery; None when it has no supply that says so, as boards without a battery.
@@ -64,9 +72,34 @@ class Sensors:
 
     def available(self) -> int:
         """Return the bytes of memory that can be had without swapping; 0 when the kernel does not say."""
+        return self._meminfo("MemAvailable:")
+
+    def memory(self) -> int:
+        """Return the bytes of memory that the kernel has of the board; 0 when it does not say."""
+        return self._meminfo("MemTotal:")
+
+    def group_limit(self) -> int:
+        """Return the bytes of memory that this process and those beside it in its control groups may take; 0 where nothing bounds them."""
+        limits = []
+        for line in _text(self.proc / "self" / "cgroup").splitlines():
+            number, _, rest = line.partition(":")
+            kinds, _, path = rest.partition(":")
+            if (number, kinds) == ("0", ""):
+                root, file = self.sys / "fs" / "cgroup", "memory.max"
+            elif "memory" in kinds.split(","):
+                root, file = self.sys / "fs" / "cgroup" / "memory", "memory.limit_in_bytes"
+            else:
+                continue
+            parts = [part for part in path.split("/") if part]
+            if ".." in parts:
+                parts = []  # of another namespace: what is above it can't be seen
+            limits += [_whole(root.joinpath(*parts[:depth], file)) for depth in range(len(parts) + 1)]
+        return min((limit for limit in limits if 0 < limit < _NO_LIMIT), default=0)
+
+    def _meminfo(self, key: str) -> int:
         for line in _text(self.proc / "meminfo").splitlines():
             words = line.split()
-            if words[:1] == ["MemAvailable:"] and len(words) > 1 and words[1].isdigit():
+            if words[:1] == [key] and len(words) > 1 and words[1].isascii() and words[1].isdigit() and len(words[1]) <= _DIGITS:
                 return int(words[1]) * 1024
         return 0
 
@@ -101,3 +134,9 @@ def _text(path: Path) -> str:
             return f.read(_READ_MAX).decode("ascii", "replace").strip()
     except OSError:
         return ""
+
+
+def _whole(path: Path) -> int:
+    """Return the whole number that a file says; 0 where it says none, or another thing."""
+    text = _text(path)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS + 1 else 0

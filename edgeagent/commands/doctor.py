@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from edgeagent import boards
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
 from edgeagent.deploying.telling import desired_here, line_of
@@ -89,6 +90,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("settings", False, e.message, e.next_step)
         return
     yield Finding("settings", True, str(loaded.path))
+    yield from _of_board(loaded)
     yield _check("clock", lambda: _clock(loaded))
     yield _check("key", lambda: _key(loaded), loaded)
     yield _check("fingerprint", lambda: f"{_board(loaded).fingerprint}   (of this key: what the operator compares)")
@@ -117,6 +119,15 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     except ModelWireError as e:
         yield from _broker(loaded, None)
         yield Finding("state", False, e.message, e.next_step, naming.name_in(e, loaded))
+
+
+def _of_board(loaded: Loaded) -> Iterator[Finding]:
+    """Yield what the board is beside the profile that its settings name."""
+    try:
+        for one in boards.compare(loaded.settings, loaded.folder):
+            yield Finding(one.what, one.ok, one.text, one.hint, one.trouble)
+    except ModelWireError as e:
+        yield Finding("board", False, e.message, e.next_step)
 
 
 def _check(what: str, look: Callable[[], str | Finding], loaded: Loaded | None = None) -> Finding:
@@ -364,7 +375,7 @@ def _desired(device: Glance, name: str) -> Finding | None:
 
 def _budget(device: Glance, name: str) -> str | Finding:
     """Say what the board has for the limits that are set; a limit on what it can't measure keeps nothing from anything."""
-    limits, board = device.settings.model(name).budget, Sensors()
+    limits, board = device.settings.model(name).budget, Sensors(zones=device.settings.board.thermal_zones)
     degrees, battery = board.celsius(), board.on_battery()
     if limits.max_celsius and degrees is None:
         hint = "set budget.max_celsius to 0, or let the kernel show a thermal zone"

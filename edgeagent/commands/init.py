@@ -7,6 +7,7 @@ import secrets
 import shlex
 from pathlib import Path
 
+from edgeagent import boards
 from edgeagent.link import first_look
 from edgeagent.link.credentials import parse_broker
 from edgeagent.link.first_look import FirstLook
@@ -33,6 +34,7 @@ EXAMPLES = (
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --key old.key --set train.epochs=3",
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --claim line-3.claim",
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --resume",
+    "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --board auto",
     "edgeagent init --device pi-7 --fleet home --fleet-key fleet.pub --model a=a.tflite --spool-group samplers",
 )
 
@@ -47,6 +49,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fleet-key", required=True, metavar="FILE", help=what)
     what = "a trainable .tflite, or a stock int8 classifier; repeatable"
     parser.add_argument("--model", required=True, action="append", metavar="NAME=FILE", help=what)
+    what = "take the settings of this board's profile: a name of edgeagent board list, or auto; --set goes before them"
+    parser.add_argument("--board", metavar="NAME", help=what)
     what = "use this private key, edge-device-key:..., of the same device before it lost its state"
     parser.add_argument("--key", metavar="FILE", help=what)
     what = "the token that lets this device in by itself, edge-claim:..., from edgecloud claim new"
@@ -62,9 +66,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     place = settings_folder(args)
-    given = {"device.name": args.device, "device.fleet": args.fleet, **flags(args)}
+    own = {"device.name": args.device, "device.fleet": args.fleet, **flags(args)}
     if args.broker is not None:
-        given["link.broker"] = args.broker
+        own["link.broker"] = args.broker
+    board = boards.choose(args.board) if args.board is not None else None
+    given = own if board is None else {**board.given, **own}
     _check_broker(given.get("link.broker", LinkSettings().broker))  # before any file is read
     models = models_of(args.model, "--model")
     path = place / reading.FILE
@@ -72,7 +78,7 @@ def run(args: argparse.Namespace) -> Answer:
     reading.build({"model": [{"name": n} for n in models]}, where="init", path=path, environment={}, flags=given)
     said = {n: rate_of(data, n, given.get("train.mode", TrainSettings().mode)) for n, data in models.items()}
     rates = {} if "train.learning_rate" in given else {n: rate for n, rate in said.items() if rate}
-    text = template.render(given, list(models), rates)
+    text = template.render(given, list(models), rates, board.notes_but(own) if board is not None else {})
     loaded = reading.build(reading.parse(text), where="init", path=path, environment={}, flags={})
     seed = read_private(Path(args.key)) if args.key else secrets.token_bytes(signing.KEY_BYTES)
     fleet = read_fleet(Path(args.fleet_key))
@@ -95,6 +101,7 @@ def run(args: argparse.Namespace) -> Answer:
         "fingerprint": short,
         "resume": args.resume,
         "spool_group": args.spool_group,
+        "board": board and {"profile": board.profile.name, "settings": sorted(board.notes_but(own)), "says": list(board.says)},
         "broker": {"url": loaded.settings.link.broker, "reached": seen and seen.reached, "says": seen.text if seen else ""},
         "on_the_centre": [
             *(f"edgecloud bases add {_file_of(args.model, n)}{' --exact' if args.exact else ''}" for n in bases), *add_lines
@@ -103,7 +110,7 @@ def run(args: argparse.Namespace) -> Answer:
             {"name": n, "base": m.commit.hex(), "weights": m.schema.size, "tensors": len(m.schema.tensors)} for n, m in bases.items()
         ],
     }
-    lines = [f"wrote {path}", *(_broker_lines(seen) if seen else [])]
+    lines = [f"wrote {path}", *(board.says if board else ()), *(_broker_lines(seen) if seen else [])]
     for n, m in bases.items():
         lines.append(f"model {n}: {m.schema.size:,} weights in {len(m.schema.tensors)} tensors, base {m.commit.hex()[:12]}")
     lines += [*key_lines(public, short), "on the centre, once:", *(f"  {line}" for line in document["on_the_centre"]), "", "then here:"]

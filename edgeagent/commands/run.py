@@ -7,6 +7,7 @@ import random
 import signal
 
 from edgeagent import __version__
+from edgeagent.board.sensors import Sensors
 from edgeagent.link.certificate import OwnCertificate
 from edgeagent.link.mqtt import MqttLink
 from edgeagent.rounds.reports import as_document, as_text
@@ -81,8 +82,9 @@ def _serve(loaded: Loaded, goal: Goal, systemd: Systemd) -> Answer:
         models = opener(device, eager=not goal.publish)
         own = OwnCertificate(device.settings.link, loaded.folder, board.device)
         agent = Agent(
-            device, link, models, __version__, rng=random.Random(), extractors=models.extractors, certificate=own, systemd=systemd
-        )
+            device, link, models, __version__, rng=random.Random(), sensors=Sensors(zones=device.settings.board.thermal_zones),
+            extractors=models.extractors, certificate=own, systemd=systemd,
+        )  # fmt: skip
         stopped_by: list[int] = []
 
         def on_signal(number: int, frame: object) -> None:

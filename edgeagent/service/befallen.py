@@ -21,7 +21,7 @@ from edgecommon import disk
 from edgecommon.disk import FileSystem
 from modelwire.wire import topics
 
-from .counting import clock_off
+from .counting import board_smaller, clock_off
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,8 @@ def _of_database(device: Glance, now: float) -> Iterator[Befallen]:
         yield Befallen("key-changed", "device.key is another key than the centre welcomed this folder with")
     if text := clock_off(device.database):
         yield Befallen("clock-off", text)
+    if text := board_smaller(device.database):
+        yield Befallen("board-smaller", text)
     for name in device.lineages:
         if (error := _spent(device, name, now)) is not None:
             yield Befallen("month-spent", f"{name}: {error}")

@@ -43,6 +43,7 @@ class BoardCounts:
         self.month.begin(self._clock.wall(), now)
         self._flash.begin(now)
         self._heard = (self._device.trust.time, -1.0)
+        self._tell_budget()
         self._due = now
 
     def turn(self, sessions: Collection[Session]) -> None:
@@ -63,6 +64,14 @@ class BoardCounts:
         self.unread.write()
         self.month.close(wall, now)
         self._flash.close(wall, now)
+
+    def _tell_budget(self) -> None:
+        """Say, and keep, that the board has less memory than its settings want of it."""
+        text = self._device.lowered
+        if text:
+            _log.warning("trouble board-smaller: %s: that is kept to", text)
+        if text != board_smaller(self._device.database):
+            _keep(self._device.database, "smaller", text)
 
     def _look_at_clock(self, wall: float, now: float) -> bool:
         """Return whether the centre's signed word of this run bears the clock out; say once where it does not, or no more."""
@@ -105,4 +114,10 @@ def _keep(database: Database, key: str, text: str) -> None:
 def clock_off(database: Database) -> str:
     """Return how far the clock was off when an agent last compared it; empty where it agreed, or was never compared."""
     row = database.maybe("SELECT value FROM meta WHERE key='clock'")
+    return str(row[0]) if row is not None else ""
+
+
+def board_smaller(database: Database) -> str:
+    """Return why the last agent kept to a smaller budget of memory than the settings say; empty where it did not."""
+    row = database.maybe("SELECT value FROM meta WHERE key='smaller'")
     return str(row[0]) if row is not None else ""

@@ -257,6 +257,8 @@ def _check(s: Settings, where: str) -> None:
             units.windows(m.budget.window)
         except ValueError as e:
             raise ConfigError(reason=f"{where}: budget.window: {e}") from None
+        if m.budget.flash_bytes_a_day != s.budget.flash_bytes_a_day:
+            raise ConfigError(reason=f"{where}: budget.flash_bytes_a_day is the whole board's; {m.name} can't have one of its own")
         if m.update.max_bytes * 2 > s.outbox.max_bytes:
             raise ConfigError(reason=f"{where}: outbox.max_bytes must hold two updates of {m.name}, {m.update.max_bytes} bytes each")
 

@@ -17,10 +17,13 @@ _HEAD = """\
 """
 
 
-def render(given: Mapping[str, str], models: Sequence[str], rates: Mapping[str, tuple[float, str]] | None = None) -> str:
+def render(
+    given: Mapping[str, str], models: Sequence[str], rates: Mapping[str, tuple[float, str]] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> str:  # fmt: skip
     """Return the text of a settings file. given: "section.key" -> value as text, already checked.
 
-    rates: by model, a learning rate of its own and where it comes from.
+    rates: by model, a learning rate of its own and where it comes from. notes: by "section.key", where a given value comes from.
     """
     out = [_HEAD]
     for section, cls in SECTIONS.items():
@@ -28,7 +31,8 @@ def render(given: Mapping[str, str], models: Sequence[str], rates: Mapping[str, 
         for f in fields(cls):
             key = f"{section}.{f.name}"
             out.append(textwrap.fill(f.metadata["doc"], 110, initial_indent="# ", subsequent_indent="# "))
-            out.append(f"{f.name} = {literal(f, given[key])}" if key in given else f"#{f.name} = {literal(f, say(f, f.default))}")
+            note = f"  # {notes[key]}" if notes and key in notes else ""
+            out.append(f"{f.name} = {literal(f, given[key])}{note}" if key in given else f"#{f.name} = {literal(f, say(f, f.default))}")
         out.append("")
     for name in models:
         out += [*model_lines(name, (rates or {}).get(name)), ""]

@@ -76,6 +76,17 @@ class LinkSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BoardSettings:
+    """Which board this is."""
+
+    name: str = setting("", "Its profile, from edgeagent board list, which doctor compares it with; auto: by what it says; empty: none.")
+    thermal_zones: tuple[str, ...] = setting(
+        (), "Thermal zones that budget.max_celsius goes by, by their types as the kernel names them; none: the hottest of all.",
+        unit="words",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class TrainSettings:
     """When and how a round of training is done, and what its guard lets pass. A model may override each."""
 
@@ -117,6 +128,9 @@ class BudgetSettings:
     max_celsius: float = setting(0.0, "Training waits at this temperature until it is 5 degrees cooler; 0 means never.", least=0, most=150)
     on_battery: str = setting("train", "What to do while the board runs on its battery.", choices=("train", "pause"))
     window: str = setting("", "Local times at which it may train, such as 22:00-06:00, 12:00-13:00; empty means always.")
+    flash_bytes_a_day: int = setting(
+        0, "Most bytes that the agent writes to its disk in a day, of all its models; 0 means no limit.", unit="bytes", least=0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +282,7 @@ class Settings:
     """The whole tree, as it holds for this run."""
 
     device: DeviceSettings = DeviceSettings()
+    board: BoardSettings = BoardSettings()
     link: LinkSettings = LinkSettings()
     train: TrainSettings = TrainSettings()
     budget: BudgetSettings = BudgetSettings()
@@ -289,8 +304,8 @@ class Settings:
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "device": DeviceSettings, "link": LinkSettings, "train": TrainSettings, "budget": BudgetSettings, "update": UpdateSettings,
-    "anomaly": AnomalySettings, "card": CardSettings, "privacy": PrivacySettings, "prices": PricesSettings,
+    "device": DeviceSettings, "board": BoardSettings, "link": LinkSettings, "train": TrainSettings, "budget": BudgetSettings,
+    "update": UpdateSettings, "anomaly": AnomalySettings, "card": CardSettings, "privacy": PrivacySettings, "prices": PricesSettings,
     "deploy": DeploySettings, "store": StoreSettings, "outbox": OutboxSettings, "spool": SampleSettings, "log": LogSettings,
 }  # fmt: skip
 PER_MODEL = ("train", "budget", "update", "anomaly", "card", "privacy", "prices", "deploy")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from edgeagent.board import fitting
+from edgeagent.board.sensors import Sensors
 from edgeagent.samples import sharing
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
@@ -44,6 +46,7 @@ class DeviceFolder:
     path: Path  # of the settings
     claim: BoardClaim | None  # for who holds the folder alone
     swept: tuple[str, ...]  # what was tidied away at opening: the version before the head, and what a kill had left
+    lowered: str = ""  # why its budget of memory is a smaller one than the settings say; empty: it is as they say
 
     def count_boot(self) -> int:
         """Return how often an agent was started on this folder, this start included."""
@@ -102,7 +105,7 @@ def open_folder(loaded: Loaded, *, alone: bool, open_key: bool = False) -> Itera
 
 @contextmanager
 def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]:
-    settings = loaded.settings
+    settings, lowered = fitting.fitted(loaded.settings, Sensors())
     mending.check_length(loaded.state / agent_tables.FILE)
     database = open_database(
         loaded.state / agent_tables.FILE, agent_tables.RELEASE, migrate=agent_tables.migrate, older=agent_tables.older
@@ -141,7 +144,7 @@ def _open(loaded: Loaded, alone: bool, open_key: bool) -> Iterator[DeviceFolder]
             state = database.one("SELECT value FROM meta WHERE key='state'")[0]
             trust = TrustStore(database, board.identity)
             claim = read_claim(loaded, board) if alone else None
-            yield DeviceFolder(settings, board, state, trust, database, spool, lineages, loaded.path, claim, tuple(swept))
+            yield DeviceFolder(settings, board, state, trust, database, spool, lineages, loaded.path, claim, tuple(swept), lowered)
     finally:
         database.close()
 

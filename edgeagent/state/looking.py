@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgeagent.board import fitting
+from edgeagent.board.sensors import Sensors
 from edgeagent.samples.spool import Spool
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.tree import Settings
@@ -84,7 +86,7 @@ def look_at(loaded: Loaded, *, open_key: bool = False) -> Iterator[Glance]:
         spool = _spool(loaded.state, unseen)
         if spool is not None:
             opened.callback(spool.close)
-        settings, lineages, trust = loaded.settings, dict[str, Lineage](), None
+        (settings, _), lineages, trust = fitting.fitted(loaded.settings, Sensors()), dict[str, Lineage](), None
         if database is not None:
             trust = TrustStore(database, board.identity)
             for m in settings.models:

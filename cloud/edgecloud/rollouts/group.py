@@ -17,7 +17,7 @@ from modelwire.update.manifest import parse_manifest
 from .verbs import follows
 
 Progress = Callable[[int, int], None]
-# Memory of the boards in hw/boards, in MiB, by how their own name begins; the largest that is sold under the name.
+# Memory of the boards that profiles are for, in MiB, by how their own name begins; the largest that is sold under the name.
 BOARDS = {
     "NVIDIA Jetson Nano": 4096, "NVIDIA Jetson Orin Nano": 8192, "Raspberry Pi 3": 1024, "Raspberry Pi 4": 8192, "Raspberry Pi 5": 16384,
     "Raspberry Pi Zero 2": 512,
