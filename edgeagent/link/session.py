@@ -331,17 +331,17 @@ class Session:
             return
         self._side.take_certificate(w)
         fresh, wall = self._agreement.answers(w.more), int(self._side.wall())
-        self._agreement.witness(w)
-        before, wished = self.lineage.head(), self.lineage.wish()
-        if w.status != CHALLENGE:
-            self._answered, self._challenge, self._challenged = True, b"", 0
-        said = self.lineage.welcome(w, wall, fresh=fresh, held=self._agreement.held_then(w.more))
-        went_back = said == REWOUND and fresh
-        if said == REWOUND:
-            said = self._agreement.go_back(w, wall)
-            self._resend_due = now if went_back else self._resend_due
-        elif fresh:
-            self._agreement.take_missing(w)
+        with self.lineage.outbox.transaction():  # one commit: each is a flush, and wears the disk
+            self._agreement.witness(w)
+            before, wished = self.lineage.head(), self.lineage.wish()
+            if w.status != CHALLENGE:
+                self._answered, self._challenge, self._challenged = True, b"", 0
+            said = self.lineage.welcome(w, wall, fresh=fresh, held=self._agreement.held_then(w.more))
+            went_back = said == REWOUND and fresh
+            if said == REWOUND:
+                said, self._resend_due = self._agreement.go_back(w, wall), now if fresh else self._resend_due
+            elif fresh:
+                self._agreement.take_missing(w)
         if (wish := self.lineage.wish()) != wished:
             _log.info("%s: the centre holds %s", self.name, f"its last model, @{wish.version}" if wish else "no last model of it")
         self._welcomed = self._welcomed and w.status in (OK, CHALLENGE)

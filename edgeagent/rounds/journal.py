@@ -1,7 +1,8 @@
 """What a round under way needs to go on after a kill: two halves of one file, written in turn, of which one is always whole.
 
-A half is written into the page cache, which outlives the process, and flushed to the disk now and then for power cuts. Plain
-writes and no mapping: a full disk is an error and no SIGBUS, and the file takes no resident memory. Decision 0009.
+The file stands in memory where there is room for it (in_memory.py), and a copy of its newest half goes to the disk now and then, for
+power cuts. Else it stands on the disk, in whose page cache a half outlives the process, and is flushed now and then. Plain writes and
+no mapping: a full disk is an error and no SIGBUS, and the file takes no resident memory. Decision 0009.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from edgecommon import disk
 from edgecommon.files import TEMPORARY
 from modelwire import limits
 
+from . import in_memory
+
 if TYPE_CHECKING:
+    from edgeagent.board.sensors import Sensors
     from edgeagent.system.clock import Clock
     from edgeagent.training.course import Course, Kept
 
@@ -91,8 +95,10 @@ class Interrupted:
 class Journal:
     """Writes down one course. Nothing is written, and no file made, before a step or some have taken `EVERY`."""
 
-    def __init__(self, path: Path | None, facts: RoundFacts, *, clock: Clock, spent: float = 0.0) -> None:
-        """path: None for a trial, which takes the same memory and leaves nothing."""
+    def __init__(
+        self, path: Path | None, facts: RoundFacts, *, clock: Clock, spent: float = 0.0, sensors: Sensors | None = None
+    ) -> None:
+        """path: None for a trial, which takes the same memory and leaves nothing. sensors: of the memory; None: it may take none."""
         self.spent = spent  # seconds of training, those before a kill included
         self.writing = 0.0  # seconds of this process's writing
         self.trouble = ""  # why nothing more is written; the training goes on
@@ -100,6 +106,7 @@ class Journal:
         self._file: int | None = None
         self._sequence = self._written = 0  # number of the last half; its step
         self._half = 0
+        self._sensors, self._in_memory = sensors, False
         self._last = self._flushed = self._clock.monotonic()
 
     def after_step(self, course: Course, seconds: float) -> None:
@@ -121,8 +128,8 @@ class Journal:
                 self._sequence += 1
                 self._write_half(self._file, kept, course.done)
             self._written = course.done
-            if self._file is not None and began - self._flushed >= FLUSH:
-                os.fdatasync(self._file)
+            if self._file is not None and began - self._flushed >= (in_memory.pause(self._half) if self._in_memory else FLUSH):
+                self._flush(self._file)
                 self._flushed = self._clock.monotonic()
         except OSError as e:
             self.trouble = e.strerror or str(e)
@@ -142,10 +149,36 @@ class Journal:
         if self.path is not None:
             drop(self.path)
 
+    def _flush(self, handle: int) -> None:
+        """Let the disk have what stands in the file; where it stands in memory, a disk that takes nothing changes nothing."""
+        if not self._in_memory:
+            os.fdatasync(handle)
+        elif self.path is not None:
+            with contextlib.suppress(OSError):
+                _copy(handle, self.path)
+
     def _open(self, path: Path, kept: Kept) -> int:
-        """Go on in the file of this very course, or make one: what was taken up is all there is, until the next half is written."""
+        """Open the file in memory where it finds room there, else on the disk."""
         facts = json.dumps({"begun": asdict(self._round), "layout": layout_of(kept)}).encode()
         self._half, self._halves_from = sum(a.nbytes for a in kept.values()), _first(len(facts))
+        place = in_memory.place_of(path) if self._sensors is not None else None
+        whole = self._halves_from + 2 * _padded(_HALF.size + self._half)
+        if place is not None and self._sensors is not None and in_memory.has_room(whole, self._sensors):
+            with contextlib.suppress(OSError):
+                handle = self._open_at(place, facts)
+                try:
+                    if _steps_at(path, json.loads(facts)) is None:  # so that a start finds that a round is under way
+                        in_memory.copy(handle, [(0, self._halves_from)], whole, path)
+                except BaseException:
+                    os.close(handle)
+                    place.unlink(missing_ok=True)
+                    raise
+                self._in_memory = True
+                return handle
+        return self._open_at(path, facts)
+
+    def _open_at(self, path: Path, facts: bytes) -> int:
+        """Go on in the file of this very course, or make one: what was taken up is all there is, until the next half is written."""
         with contextlib.suppress(OSError, ValueError, struct.error):
             handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -183,7 +216,53 @@ class Journal:
 
 
 def read(path: Path) -> Interrupted | None:
-    """Return what a round left, None when there is nothing or nothing that can be believed."""
+    """Return what a round left, in memory or on the disk, None when there is nothing or nothing that can be believed."""
+    on_disk, place = _read(path), in_memory.place_of(path)
+    if place is None or not os.path.lexists(path) or not in_memory.is_ours(place, path):
+        return on_disk
+    kept = _read(place)
+    if kept is None or (on_disk is not None and (on_disk.facts != kept.facts or on_disk.done > kept.done)):
+        return on_disk
+    return kept
+
+
+def to_disk(path: Path) -> None:
+    """Let the disk have what a round left in memory, where that is more: the machine may be on its way down. Best effort."""
+    place = in_memory.place_of(path)
+    if place is None or not in_memory.is_ours(place, path):
+        return
+    left = read(path)
+    if left is None or left.path == path or (_steps_at(path) or -1) >= left.done:
+        return
+    with contextlib.suppress(OSError, ValueError, struct.error), _reading(left.path) as f:
+        _copy(f.fileno(), path)
+
+
+def _copy(handle: int, path: Path) -> None:
+    """Write the newest whole half of an open file, with its facts, to the disk. Raises OSError, ValueError."""
+    with os.fdopen(os.dup(handle), "rb", buffering=0) as f:
+        f.seek(0)
+        _, half = _facts(f)
+        whole = os.fstat(handle).st_size
+        first = whole - 2 * _padded(_HALF.size + half)
+        newest = next((h for h in sorted(_halves(f, half), reverse=True) if _is_whole(f, h, half)), None)
+    if newest is not None:
+        in_memory.copy(handle, [(0, first), (newest[3], _HALF.size + half)], whole, path)
+
+
+def _steps_at(path: Path, facts: Any = None) -> int | None:
+    """Return after which step the file at this place says that a round stands, 0 where only its facts are there; None for no such file.
+
+    facts: of the round that is meant; None: any.
+    """
+    with contextlib.suppress(OSError, ValueError, TypeError, struct.error), _reading(path) as f:
+        said, half = _facts(f)
+        if facts is None or said == facts:
+            return max((h[1] for h in _halves(f, half)), default=0)
+    return None
+
+
+def _read(path: Path) -> Interrupted | None:
     try:
         with _reading(path) as f:
             said, half = _facts(f)
@@ -197,9 +276,13 @@ def read(path: Path) -> Interrupted | None:
 
 
 def drop(path: Path) -> None:
-    """Remove the journal at `path`, if there is one."""
+    """Remove the journal at `path`, if there is one, in memory too."""
+    place = in_memory.place_of(path)
     with disk.named(path):
         path.unlink(missing_ok=True)
+    if place is not None and in_memory.is_ours(place, path):
+        with contextlib.suppress(OSError):
+            place.unlink()
 
 
 def layout_of(kept: Mapping[str, NDArray[Any]]) -> Layout:

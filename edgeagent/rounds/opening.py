@@ -240,7 +240,9 @@ def _under_way(
 ) -> UnderWay:  # fmt: skip
     name, lineage, limits, update = standing.name, standing.lineage, standing.settings.budget, standing.settings.update
     facts = replace(facts, runtime=learner.runtime_key, steps=course.steps, whole=course.whole)
-    writes = Journal(lineage.journal if start.keep else None, facts, clock=standing.clock, spent=spent)
+    writes = Journal(
+        lineage.journal if start.keep else None, facts, clock=standing.clock, spent=spent, sensors=standing.memory.sensors
+    )
     card = source.card or _card(standing, learner.runtime_key, facts.until, learner.judging, keep=start.keep)
     head, closing = lineage.head(), RECIPE if course.closing == RECIPE else EXACT if start.exact else LATTICE
     planner = _planner(standing, facts.mode)

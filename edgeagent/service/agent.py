@@ -18,7 +18,7 @@ from edgeagent.link.link_state import LinkState, connected_again, note
 from edgeagent.link.metered import MeteredLink
 from edgeagent.link.transport import Accepted, Arrived, Connected, Event, Lost, Transport, Will
 from edgeagent.rounds import drift, opening
-from edgeagent.rounds.journal import Interrupted
+from edgeagent.rounds.journal import Interrupted, to_disk
 from edgeagent.rounds.opening import Progress
 from edgeagent.rounds.resuming import interrupted, start_of, sweep
 from edgeagent.rounds.round import RoundReport, check_due, run
@@ -135,9 +135,10 @@ class Agent:
             self._interrupt()
             self._allowance.close()
             self.transport.close(self._presence(boot, False))
-            for session in self.sessions.values():
+            for name, session in self.sessions.items():
                 session.lost()
                 session.deploying.close()
+                to_disk(self.device.lineages[name].journal)
             self._counts.close()
         if self.stopping:
             _log.info("stopped: %s", self.stopping)

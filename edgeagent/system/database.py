@@ -11,6 +11,7 @@ from edgecommon.sqlite import Database, Fault
 from modelwire.errors import BadArgument, ConfigError, DiskUnwritable, MissingFile, ModelWireError, StateDamaged
 
 LATER = 1000  # releases of tables ahead of ours that are taken for a later agent's; beyond them the number itself is damaged
+LOG = 128  # pages of the log after which it begins anew: while it grows, each commit makes the file system write its own journal, too
 CACHE = 256  # KiB of pages that SQLite keeps for itself; the kernel keeps the file's in its own cache anyway
 
 
@@ -36,6 +37,7 @@ def open_database(
         raise MissingFile(path=path, what="the agent's state")
     database = Database(path, _named, synchronous="FULL" if durable else "NORMAL", patience=patience)
     database.run(f"PRAGMA cache_size=-{CACHE}")
+    database.run(f"PRAGMA wal_autocheckpoint={LOG}")
     if migrate is not None and database.number("PRAGMA user_version") < release:
         migrate(database)
     written = database.number("PRAGMA user_version")
