@@ -47,6 +47,26 @@ class _Stuck(Exception):
     pass
 
 
+class _Waiting:
+    """Waits until the other side reads or has said something, as long as it gets on."""
+
+    def __init__(self, process: int, patience: float) -> None:
+        self._stat, self._patience = Path(f"/proc/{process}/stat"), patience
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from here on: it is asked for something."""
+        self._pulse = Pulse(self._stat, patience=self._patience, longest=float("inf"))
+
+    def __call__(self, file: int, writes: bool) -> None:
+        """Return when the file can be written or read. Raises _Stuck."""
+        poll = select.poll()
+        poll.register(file, select.POLLOUT if writes else select.POLLIN)
+        while not poll.poll(1000 * min(LOOK, self._patience)):
+            if not self._pulse.beats():
+                raise _Stuck
+
+
 class ModelProcess:
     """One opened model. Not safe for use from two threads."""
 
@@ -70,7 +90,9 @@ class ModelProcess:
             os.set_blocking(pipe.fileno(), False)
             with contextlib.suppress(OSError, AttributeError):  # another kernel, or one that allows less: then it takes more turns
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
-        self._frames = Frames(self._child.stdout.fileno(), self._child.stdin.fileno(), self._wait)
+        # It knows nothing of this object, which would not end with its last reference otherwise.
+        self._waiting = _Waiting(self.process, patience)
+        self._frames = Frames(self._child.stdout.fileno(), self._child.stdin.fileno(), self._waiting)
         self._end = weakref.finalize(self, _end, self._child)
         self._key, self._whole = "", True
         self._note(self._call("open", {"model": model}, {"file": np.frombuffer(file, np.uint8)})[0])
@@ -137,7 +159,7 @@ class ModelProcess:
         if not self._end.alive:
             raise self._lost("was ended")
         try:
-            self._pulse = Pulse(Path(f"/proc/{self.process}/stat"), patience=self._patience, longest=float("inf"))
+            self._waiting.begin()
             self._frames.send({"call": name, **(said or {})}, arrays)
             answer, given = self._frames.receive(most)
         except _Stuck:
@@ -182,14 +204,6 @@ class ModelProcess:
                 return "was killed, by the kernel for want of memory or by a person"
             return f"ended by {signal.Signals(-code).name}" if -64 < code < 0 else f"ended with exit code {code}"
         return "closed its pipes"
-
-    def _wait(self, file: int, writes: bool) -> None:
-        """Return when the other side reads or has said something. Raises _Stuck."""
-        poll = select.poll()
-        poll.register(file, select.POLLOUT if writes else select.POLLIN)
-        while not poll.poll(1000 * min(LOOK, self._patience)):
-            if not self._pulse.beats():
-                raise _Stuck
 
 
 def _started(module: str, model: str) -> subprocess.Popen[bytes]:
