@@ -43,7 +43,6 @@ class _Facts(dict[str, object]):
 
 class ConfigError(ModelWireError):
     """A setting, an argument or a file that the operator gave is wrong."""
-
     code = 10
     hint = "edgeagent config check"
 
@@ -67,7 +66,6 @@ class StateBusy(ConfigError):
 
 class StateDamaged(ConfigError):
     """The device's own state is not what its database says: a disk that lost or changed bytes."""
-
     code = 14
     text = "{path}: {reason}"
     hint = "keep the folder aside and run edgeagent init with the same key: the centre grants a new epoch and keeps the old history"
@@ -75,7 +73,6 @@ class StateDamaged(ConfigError):
 
 class BadArgument(ConfigError):
     """An argument, or what it points to, can't be used."""
-
     code = 15
     text = "{reason}"
     hint = "{fix}"
@@ -83,7 +80,6 @@ class BadArgument(ConfigError):
 
 class WrongKeyKind(ConfigError):
     """A key was given where one of another kind belongs."""
-
     code = 16
     text = "{where}: {got}, and {needed} belongs here"
     hint = "each kind of key is written with its kind: docs/protocol.md, \"Keys\""
@@ -91,7 +87,6 @@ class WrongKeyKind(ConfigError):
 
 class OldWire(ConfigError):
     """A registry or a state folder of a wire 1 that was never final."""
-
     code = 17
     text = "{path} was made before wire 1 was final, and this release can't read it"
     hint = "{fix}"
@@ -99,7 +94,6 @@ class OldWire(ConfigError):
 
 class CertificateRefused(ConfigError):
     """A certificate, or a request for one, is not what may be used here. Nothing was changed."""
-
     code = 18
     text = "{certificate} {reason}"
     hint = "{fix}"
@@ -107,7 +101,6 @@ class CertificateRefused(ConfigError):
 
 class RetiredKey(ConfigError):
     """A key that spoke for the fleet and does so no more: nobody would believe what it signs."""
-
     code = 19
     text = "{what}, {fingerprint}, speaks for the fleet no more: trust record {number} names another one"
     hint = "put the new key file in its place: edgecloud trust show tells which it is"
@@ -115,7 +108,6 @@ class RetiredKey(ConfigError):
 
 class WouldBeLost(ConfigError):
     """A command would throw away what is nowhere else, and was not told to."""
-
     code = 86
     text = "{what}"
     hint = "{fix}"
@@ -126,7 +118,6 @@ class WouldBeLost(ConfigError):
 
 class ModelError(ModelWireError):
     """A model file or a set of weights is not what the project can work with."""
-
     code = 20
     text = "{model}: {reason}"
 
@@ -154,6 +145,13 @@ class RuntimeUnusable(ModelError):
     hint = "pip install 'edgeagent[litert]'   (Python 3.10-3.14, 64 bit)   or   pip install 'edgeagent[tflite]'   (Python <= 3.11)"
 
 
+class RuntimeLost(ModelError):
+    """The process that runs a model for this one has ended, or can't be believed any more. What was kept before stays."""
+    code = 26
+    text = "{model}: the process that runs it {how}"
+    hint = "the round goes on from its journal at the next start; edgeagent measure {model} says what memory each mode takes"
+
+
 class NotEnoughSamples(ModelError):
     code = 25
     text = "{model} has {have} samples and needs {need} to train"
@@ -165,7 +163,6 @@ class NotEnoughSamples(ModelError):
 
 class LinkError(ModelWireError):
     """The broker could not be reached, or refused."""
-
     code = 30
     text = "{broker}: {reason}"
     hint = "edgeagent doctor"
@@ -179,21 +176,18 @@ class NotWelcome(LinkError):
 
 class BrokerUnreachable(LinkError):
     """The centre found no broker to listen on."""
-
     code = 32
     hint = "{fix}"
 
 
 class BrokerRefused(LinkError):
     """The broker answers, and does not let this client in or do what it needs: password, certificate, access list."""
-
     code = 34
     hint = "{fix}"
 
 
 class SessionTaken(LinkError):
     """Two clients use one name at the broker, which gives one session to one name. This one came later, and stepped back."""
-
     code = 33
     text = "{broker}: two clients use the name {name}: {reason}; the other one goes on"
     hint = "stop one of them for good; if the other one is not yours, bind names to users at the broker: docs/broker.md"
@@ -204,7 +198,6 @@ class SessionTaken(LinkError):
 
 class WireError(ModelWireError):
     """Bytes that came over the wire or from a file were refused; nothing was written."""
-
     code = 40
     text = "{reason}"
 
@@ -227,7 +220,6 @@ class UnsupportedWire(WireError):
 
 class NotUnderstood(UnsupportedWire):
     """The sender insists that this is understood, and it is not: a critical key, a kind of record, a verb."""
-
     code = 80
     text = "{what}: {got} is not understood by this release"
 
@@ -244,14 +236,12 @@ class BadSignature(WireError):
 
 class WrongRole(WireError):
     """A record was said by a key that has no business to say it."""
-
     code = 81
     text = "{what}: the {got} key said it, and only the {needed} key may"
 
 
 class WrongFleet(WireError):
     """A record of another fleet, whose name may be the same."""
-
     code = 82
     text = "{what} is of the fleet with the id {got}, and ours has {expected}; names may be equal, ids are not"
     hint = "give both sides the same fleet.pub"
@@ -259,7 +249,6 @@ class WrongFleet(WireError):
 
 class DesiredRefused(WireError):
     """A desired that the right key sealed counts no more: a newer one was taken, its time is over, or it has another's number."""
-
     code = 96
     text = "{device}/{model}: desired {number} is not taken: {reason}"
 
@@ -287,7 +276,6 @@ class RootMismatch(WireError):
 
 class ReplayMismatch(RootMismatch):
     """A recipe, replayed on the parent that it names, did not come to the version that its device says it made of it."""
-
     code = 59
     text = (
         "{what}: its recipe, replayed, comes to another {kind} than its device's. The same recipe gives the same bits on every sound"
@@ -301,7 +289,6 @@ class ReplayMismatch(RootMismatch):
 
 class LineageError(ModelWireError):
     """An update does not fit the history that the registry holds."""
-
     code = 50
 
 
@@ -319,7 +306,6 @@ class Conflict(LineageError):
 
 class TwoHistories(Conflict):
     """Two state folders speak with one key: a cloned card, or an older copy that runs again. The history that was first goes on."""
-
     code = 85
     text = "{device}/{model}: {reason}"
     hint = "docs/troubles.md, \"Two of one name\", says which folder goes on and how"
@@ -345,7 +331,6 @@ class NotServed(LineageError):
 
 class Thinned(LineageError):
     """The bytes of a version were dropped by the operator's policy; its header still proves what it was."""
-
     code = 90
     text = "{name} is no longer recoverable: it was thinned; the nearest that is: {nearest}"
     hint = "edgecloud log DEVICE lists the versions that are recoverable"
@@ -371,7 +356,6 @@ class UnknownDevice(LineageError):
 
 class ClaimRefused(LineageError):
     """A board asks to be let in by a claim that does not, or no more, let it in."""
-
     code = 88
     text = "{device} is not let in by the claim {claim}: {reason}"
     hint = "edgecloud claim list"
@@ -417,7 +401,6 @@ class MonthSpent(BudgetExhausted):
 
 class DiskUnwritable(ModelWireError):
     """The disk takes nothing more: it is full, over a quota, read-only, or fails. Nothing is left half written."""
-
     code = 83
     text = "{path}: {reason}; {disk}"
     hint = "{fix}"

@@ -22,7 +22,7 @@ class Cost:
     """What one mode takes on this board, as measured."""
 
     seconds: float  # of one step; the median
-    memory: int  # bytes of resident memory that a round adds to the agent at its most
+    memory: int  # bytes that a round adds at its most to what is the agent's own, in all of its processes
     samples: int = 0  # bytes of samples that were loaded then
     partial: bool = False  # it was stopped at this much memory: it takes more, and no step was measured
 
@@ -34,7 +34,7 @@ class Work:
     epochs: int
     steps: int  # of one epoch
     samples: int  # bytes of the samples that are loaded
-    resident: int  # bytes that the agent holds without a round
+    resident: int  # bytes that are the agent's own without a round
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,45 @@ class Sensors:
         fields = _text(self._of(process) / "statm").split()
         return int(fields[1]) * _PAGE if len(fields) > 1 and fields[1].isdigit() else 0
 
+    def private(self, process: int | None = None) -> int:
+        """Return the bytes of memory that are this process's own, or another one's; 0 when the kernel does not say.
+
+        Pages of files are not among them: the kernel takes them back whenever it likes, so that they say little of what a process needs.
+        """
+        fields = _text(self._of(process) / "statm").split()
+        return (int(fields[1]) - int(fields[2])) * _PAGE if len(fields) > 2 and fields[1].isdigit() and fields[2].isdigit() else 0
+
+    def together(self, process: int | None = None) -> int:
+        """Return the bytes of memory that a process holds now with all that it started, and they: each counts in full."""
+        size, left = self.resident(process), self.children(process)
+        while left:
+            one = left.pop()
+            size += self.resident(one)
+            left |= self.children(one)
+        return size
+
+    def children(self, process: int | None = None) -> set[int]:
+        """Return the ids of the children of a process, whichever of its threads started them; none where it has ended."""
+        found: set[int] = set()
+        for task in self._entries(self._of(process) / "task", ""):
+            try:
+                found |= {int(word) for word in (task / "children").read_text().split()}
+            except FileNotFoundError:
+                if task.exists():  # a kernel that was built without these files
+                    return self._by_parent(os.getpid() if process is None else process)
+            except (OSError, ValueError):  # the thread has just ended
+                continue
+        return found
+
+    def _by_parent(self, process: int) -> set[int]:
+        found = set()
+        for entry in self._entries(self.proc, ""):
+            if entry.name.isdigit():
+                words = _text(entry / "stat").rpartition(")")[2].split()  # its name, in brackets before, may hold anything
+                if words[1:2] == [str(process)]:
+                    found.add(int(entry.name))
+        return found
+
     def peak(self, process: int | None = None) -> int:
         """Return the most bytes of memory that this process, or another one, ever held; 0 when the kernel does not say."""
         for line in _text(self._of(process) / "status").splitlines():
@@ -115,14 +154,14 @@ class Sensors:
 
 @dataclass
 class Memory:
-    """This process's resident memory, and the least that it held with each model opened before a round."""
+    """This process's own memory, and the least that it held of it with each model opened before a round."""
 
     sensors: Sensors = field(default_factory=Sensors)
     floors: dict[str, int] = field(default_factory=dict)
 
     def idle(self, model: str) -> int:
-        """Return the bytes that the process holds without a round of `model`; what a round before left in the heap is used again."""
-        now = self.sensors.resident()
+        """Return the bytes that are its own without a round of `model`; what a round before left in the heap is used again."""
+        now = self.sensors.private()
         self.floors[model] = min(now, self.floors.get(model, now))
         return self.floors[model]
 

@@ -12,6 +12,7 @@ from edgeagent.settings import reading
 from edgeagent.state.beside.rows import Lies, PlacedBase
 from edgeagent.state.folder import open_folder
 from edgeagent.state.lineage import Lineage
+from edgeagent.system.children import end_with
 
 from . import places
 from .board_means import ways_of
@@ -23,6 +24,7 @@ from .probing import OpenModel, ProbeRules, confine, held_out, opened_by_runtime
 def main(words: Sequence[str], open_model: OpenModel = opened_by_runtime) -> int:
     """Try a variant. words: the path of the settings, a model, the commit of a base that lies here, the rules as JSON."""
     path, model, commit, said = Path(words[0]), words[1], bytes.fromhex(words[2]), json.loads(words[3])
+    end_with(int(said.pop("parent")))
     confine(int(said.pop("seconds")))
     anew, rules = bool(said.pop("anew")), ProbeRules(**said)
 

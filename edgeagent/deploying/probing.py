@@ -6,9 +6,8 @@ what it found. What is served meanwhile is what was served.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
+import os
 import signal
 import sys
 import threading
@@ -21,6 +20,7 @@ import numpy as np
 from edgeagent.board.budget import mib
 from edgeagent.board.sensors import Sensors
 from edgeagent.samples.spool import Samples, Spool, is_held_out
+from edgeagent.system.children import go_first
 from edgeagent.system.clock import Clock
 from edgeagent.system.deferred import defer
 from edgeagent.training import guard
@@ -42,7 +42,6 @@ NOISE = 200  # microseconds by which an inference differs for reasons of its own
 SECONDS = 900  # of processor time, and twice as many by the clock
 _LOOK = 0.02  # seconds between two looks at the other process's memory
 _MODULE = "edgeagent.deploying.probe_child"
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 OpenModel = Callable[[bytes, str], Trainable]
 
 
@@ -76,7 +75,7 @@ class ProbeRun:
         self._limit, self._seconds, self._clock = limit, seconds, Clock()
         self._ended_for: Stop | None = None
         self._closed = False
-        words = [str(settings), model, commit.hex(), json.dumps({**asdict(rules), "anew": anew, "seconds": seconds})]
+        words = [str(settings), model, commit.hex(), json.dumps({**asdict(rules), "anew": anew, "seconds": seconds, "parent": os.getpid()})]
         command = [sys.executable, "-m", module, *words]
         self._child: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
@@ -166,16 +165,12 @@ def said_of(probed: Probed) -> str:
 
 
 def confine(seconds: int) -> None:
-    """Let this process end with its parent, and after so much processor time; where memory is short it goes first, and leaves no core."""
+    """Let this process end after so much processor time; where memory is short it goes first, and leaves no core."""
     import resource
 
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    with contextlib.suppress(AttributeError, OSError):  # another C library, or another kernel
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    go_first()
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds if hard == resource.RLIM_INFINITY else min(seconds, hard), hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def held_out(spool: Spool, model: str, share: float, most: int) -> Samples:

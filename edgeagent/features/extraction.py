@@ -13,6 +13,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeagent.system.children import end_with, go_first
 from edgeagent.system.clock import Clock
 from edgeagent.system.deferred import defer
 from modelwire import errors
@@ -43,7 +44,7 @@ class Extraction:
         share: of one core that it takes: it rests between samples. seconds: of processor time for each, after which it is ended.
         """
         self.model, self._clock = model, clock or Clock()
-        words = [str(state), model, base.hex(), str(file), str(until), str(share), str(seconds)]
+        words = [str(state), model, base.hex(), str(file), str(until), str(share), str(seconds), str(os.getpid())]
         command = [sys.executable, "-m", "edgeagent.features.extraction", *words]
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
@@ -51,8 +52,9 @@ class Extraction:
             raise NotTrainable(model=model, reason=f"mode features: no process could be started: {e.strerror}") from None
 
     def result(self) -> Generator[None, None, dict[str, Any]]:
-        """Return what the other process found: runtime, its key; logits. Yields again and again while it works.
+        """Return what the other process found: runtime, its key; logits; peak, the most bytes that it held.
 
+        Yields again and again while it works.
         Raises what it raised. Closing the generator ends the process; what it has computed stays.
         """
         child, told = self._child, b""
@@ -86,7 +88,7 @@ class Extraction:
             said = json.loads(lines[-2])
             if "error" in said:
                 raise getattr(errors, str(said["error"]))(**{str(k): str(v) for k, v in said["facts"].items()})
-            return {"runtime": str(said["runtime"]), "logits": bool(said["logits"])}
+            return {"runtime": str(said["runtime"]), "logits": bool(said["logits"]), "peak": int(said["peak"])}
         except (ValueError, LookupError, TypeError, AttributeError):
             raise NotTrainable(model=self.model, reason=f"mode features: the process that computes them ended with {code}") from None
 
@@ -102,6 +104,7 @@ def _allow(seconds: int) -> None:
 
 def main(words: Sequence[str], clock: Clock | None = None) -> int:
     """Compute the features that are missing, and say what was found. The exit code is 0, also of an error that was told."""
+    from edgeagent.board.sensors import Sensors
     from edgeagent.samples.spool import Spool
     from edgecommon import runtime
 
@@ -110,6 +113,9 @@ def main(words: Sequence[str], clock: Clock | None = None) -> int:
     state, model, base, file = Path(words[0]), words[1], bytes.fromhex(words[2]), Path(words[3])
     until, share = int(words[4]), float(words[5])
     seconds = int(words[6]) if len(words) > 6 else SAMPLE_SECONDS
+    if len(words) > 7:
+        end_with(int(words[7]))
+        go_first()
 
     def say(**what: Any) -> None:
         print(json.dumps(what), flush=True)
@@ -127,7 +133,8 @@ def main(words: Sequence[str], clock: Clock | None = None) -> int:
     _allow(seconds)
     try:
         with Spool(state) as spool:
-            say(**looked_at(runtime.load(), spool, model, base=base, file=file, until=until, say=computed))
+            found = looked_at(runtime.load(), spool, model, base=base, file=file, until=until, say=computed)
+            say(**found, peak=Sensors().peak())
     except ModelWireError as e:
         if not isinstance(e, _TOLD):
             raise

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeagent.board.sensors import Sensors
 from edgeagent.samples.spool import Samples, Spool
 from edgeagent.system.clock import Clock
 from edgeagent.training import guard
@@ -111,6 +112,7 @@ class Extractors:
     spool: Spool  # of that folder
     clock: Clock = field(default_factory=Clock)
     known: dict[str, Known] = field(default_factory=dict)  # by model
+    most: int = 0  # bytes that this process and one that computed features ever held together
 
     def runtime_key(self, base: FeaturesBase) -> str:
         """Return the key of the runtime that computes this model's features. Raises NotTrainable or RuntimeUnusable."""
@@ -175,6 +177,7 @@ class Extractors:
         told = yield from Extraction(
             self.state, base.model, base=base.commit, file=base.file, until=until, share=wanted.share, clock=self.clock
         ).result()
+        self.most = max(self.most, Sensors().peak() + told["peak"])
         output_head = replace(output_head_of(notes.head, base.schema), logits=told["logits"])
         known = Known(base.commit, output_head, notes, told["runtime"], batch)
         if until:  # without samples nothing was compared

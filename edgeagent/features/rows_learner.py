@@ -66,4 +66,4 @@ class RowsLearner:
 
     def close(self) -> None:
         """Let go of the rows."""
-        del self.gathered
+        self.__dict__.pop("gathered", None)

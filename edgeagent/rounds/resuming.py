@@ -92,7 +92,7 @@ def sweep(standing: Standing) -> None:
 
 def _too_large(standing: Standing, left: Interrupted) -> str:
     """Return why a round that was left takes too much memory by now: the settings may have changed. Empty when it does not."""
-    facts, resident, limits = left.facts, standing.memory.sensors.resident(), standing.settings.budget
+    facts, resident, limits = left.facts, standing.memory.sensors.private(), standing.settings.budget
     cost, limit = standing.lineage.costs.of(facts.runtime).get(facts.mode), int(SPARE * limits.max_ram)
     if not resident or cost is None or not limit:
         return ""

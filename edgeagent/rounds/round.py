@@ -23,6 +23,7 @@ from modelwire.errors import (
     NonFinite,
     NotEnoughSamples,
     OverBudget,
+    RuntimeLost,
     TooLarge,
     TrainingDiverged,
 )
@@ -125,8 +126,9 @@ def run(standing: Standing, start: Start | None = None) -> Round:
     with keeping_samples(standing) if start.keep else contextlib.nullcontext():
         began = standing.clock.monotonic()
         under_way = yield from open_round(standing, start)
-        trained = yield from train(under_way, standing.clock)
-        return settle(standing, start, under_way, trained, began)
+        with contextlib.closing(under_way.learner):
+            trained = yield from train(under_way, standing.clock)
+            return settle(standing, start, under_way, trained, began)
 
 
 def train(under_way: UnderWay, clock: Clock) -> Generator[Progress, None, Trained]:
@@ -147,7 +149,11 @@ def train(under_way: UnderWay, clock: Clock) -> Generator[Progress, None, Traine
     except (TrainingDiverged, NonFinite, BudgetExhausted) as e:
         return Trained(replace(outcome, steps=course.done), None, Verdict(False, e.message), e)
     except GeneratorExit:
-        journal.write(course)
+        with contextlib.suppress(RuntimeLost):  # what was written before stands
+            journal.write(course)
+        journal.close()
+        raise
+    except RuntimeLost:
         journal.close()
         raise
     finally:

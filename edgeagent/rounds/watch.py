@@ -1,4 +1,4 @@
-"""Looks at this process's memory while a round trains."""
+"""Looks at the memory of this process, and of those that work for it, while a round trains."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ class MemoryWatch:
         if not self.limit or now - self.looked < EVERY:
             return
         self.looked = now
-        self.most = max(self.most, resident := self.sensors.resident())
-        if resident > self.limit:
-            raise OverBudget(model=self.model, mode=self.mode, took=f"{mib(resident)} MiB", budget=f"{mib(self.limit)} MiB")
+        self.most = max(self.most, held := self.sensors.together())
+        if held > self.limit:
+            raise OverBudget(model=self.model, mode=self.mode, took=f"{mib(held)} MiB", budget=f"{mib(self.limit)} MiB")

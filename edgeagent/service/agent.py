@@ -29,12 +29,11 @@ from edgeagent.state.lineage import FORKED, Lineage
 from edgeagent.system.clock import Clock
 from edgecommon.mqtt_packets import Oversize
 from edgecommon.systemd import Systemd
-from modelwire.errors import DiskUnwritable, LinkError, NoModeFits, NotEnoughSamples, NotTrainable, NotWelcome, OutboxFull, WireError
+from modelwire.errors import DiskUnwritable, LinkError, NotEnoughSamples, NotWelcome, OutboxFull, WireError
 from modelwire.names import ALL
 from modelwire.wire import records, routes, topics
-from modelwire.wire.records import Presence
 
-from .allowance import Allowance
+from .allowance import ENDED, Allowance
 from .counting import BoardCounts
 from .disk_wait import DiskWait
 from .goal import Goal, all_forked, out_of_time, session_taken, settled
@@ -247,7 +246,7 @@ class Agent:
     def _presence(self, boot: int, online: bool) -> Will:
         """Return the device's word on whether it is on line, on the one topic that the will can have: the first model's."""
         board, model = self.device.board, next(iter(self.device.lineages))
-        record = Presence(board.fleet, board.device, model, int(self.clock.wall()), boot, online)
+        record = records.Presence(board.fleet, board.device, model, int(self.clock.wall()), boot, online)
         return Will(topics.up(board.fleet, board.device, model, "state"), records.encode(record, board.key, board.identity.id))
 
     def _yield(self, goal: Goal) -> None:
@@ -290,11 +289,10 @@ class Agent:
                 self._round = None
                 self._tell(running.lineage.name, e.message)
                 return
-            except (NoModeFits, NotTrainable) as e:
+            except ENDED as e:
                 self._round = None
-                if not goal.endless:
+                if not self._allowance.after(running.lineage, e, endless=goal.endless or bool(self.stopping)):
                     raise
-                self._allowance.unfit(running.lineage, e.message)
                 return
             except (DiskUnwritable, OSError):
                 self._round = None  # it is taken up where its journal stands, or done anew
@@ -395,6 +393,7 @@ class Agent:
         self.reports.append(report)
         del self.reports[:-REPORTS]
         self._done_once.add(report.model)
+        self._allowance.done(report.model)
         tell_round(report)
 
     def _interrupt(self) -> None:

@@ -14,12 +14,15 @@ from edgeagent.settings.units import say_seconds
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
 from edgeagent.system.clock import Clock
-from modelwire.errors import DiskUnwritable
+from edgecommon.memory import give_back
+from modelwire.errors import DiskUnwritable, NoModeFits, NotTrainable, RuntimeLost
 
 from . import measuring
 from .measuring import Measuring
 
 COUNTED = 60  # seconds of waiting for a last model that a kill may forget
+ENDED = (NoModeFits, NotTrainable, RuntimeLost)  # errors after which a model waits, and is tried again
+LOST = (1.0, 30.0)  # seconds before a round goes on whose process was lost, once and twice; then it is AGAIN
 AGAIN = 600.0  # seconds before a model that no mode fits is tried again
 _log = logging.getLogger("edgeagent")
 
@@ -35,6 +38,7 @@ class Allowance:
         self._pauses = {name: Pauses(device.settings.model(name).budget, sensors) for name in device.lineages}
         self._told: dict[str, TrainingWait | None] = dict.fromkeys(device.lineages, TrainingWait("", ""))  # what an earlier run left there
         self._unfit: dict[str, tuple[float, TrainingWait]] = {}
+        self._lost: dict[str, int] = {}  # by model, how often in a row a round lost the process that ran it
         self._back = {name: clock.monotonic() for name, lineage in device.lineages.items() if lineage.wish() is not None}
         self._measuring: Measuring | None = None
         self._measured: set[tuple[str, bytes]] = set()  # models, each on a base
@@ -81,11 +85,27 @@ class Allowance:
         what = f"@{wish.version}, its last model, is to come back" if wish.version else "the centre is asked for its last model"
         return TrainingWait(what, f"it is here, or link.resume_wait ({say_seconds(most)}) is over")
 
-    def unfit(self, lineage: Lineage, why: str) -> None:
-        """Let a model wait that no mode fits: its samples, or what is known of its modes, may be others later."""
-        wait = TrainingWait(why, "it fits; it is looked at again in 10 minutes")
-        self._unfit[lineage.name] = self._clock.monotonic() + AGAIN, wait
+    def after(self, lineage: Lineage, error: NoModeFits | NotTrainable | RuntimeLost, *, endless: bool) -> bool:
+        """Let a model wait whose round ended with an error, and return whether it is tried again in this run.
+
+        Where no mode fits, its samples, or what is known of its modes, may be others later. A round whose process was lost stands in its
+        journal: it is taken up soon, then later; a run that ends does so twice.
+        """
+        lost = isinstance(error, RuntimeLost)
+        tries = self._lost[lineage.name] = self._lost.get(lineage.name, 0) + 1 if lost else 0
+        if not endless and not 0 < tries <= len(LOST):
+            return False
+        pause = LOST[tries - 1] if 0 < tries <= len(LOST) else AGAIN
+        until = f"it is taken up again in {say_seconds(pause)}" if lost else "it fits; it is looked at again in 10 minutes"
+        wait = TrainingWait(error.message, until)
+        self._unfit[lineage.name] = self._clock.monotonic() + pause, wait
         self._tell(lineage, wait)
+        return True
+
+    def done(self, model: str) -> None:
+        """Note that a round of this model came to its end; what it took of memory goes back."""
+        self._lost.pop(model, None)
+        give_back()
 
     def measures_first(self, lineage: Lineage, settings: ModelSettings) -> bool:
         """Begin to measure what the plan of a round needs to know, once in a run for each base; return whether there is something."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -108,7 +109,7 @@ class Measuring:
                 self._said(f"{self.model}: {mode} takes {1000 * one.cost.seconds:.3g} ms a step and {mib(one.cost.memory)} MiB")
 
     def _measure(self, mode: str) -> Measured:
-        command = [sys.executable, "-m", "edgeagent.service.one_mode", str(self._settings), self.model, mode]
+        command = [sys.executable, "-m", "edgeagent.service.one_mode", str(self._settings), self.model, mode, str(os.getpid())]
         try:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         except OSError as e:
@@ -116,7 +117,7 @@ class Measuring:
         self._child = child
         sensors, over = Sensors(), False
         while child.poll() is None:
-            if self._limit and sensors.resident(child.pid) > self._limit:
+            if self._limit and sensors.together(child.pid) > self._limit:
                 over = True
                 child.kill()
             self._clock.sleep(_LOOK)

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from edgeagent.samples.spool import Samples
 from edgeagent.settings import reading
 from edgeagent.state.folder import open_folder
 from edgeagent.state.lineage import Lineage
+from edgeagent.system.children import end_with, go_first
 from modelwire.errors import DiskUnwritable, ModelError, ModelWireError
 from modelwire.tflite import file as tflite_file
 
@@ -33,13 +34,19 @@ SHORT_STEPS = 8192  # in mode features: several slices of them
 
 
 def main(words: Sequence[str]) -> int:
-    """Measure a mode. words: the path of the settings, a model, one of its modes. The exit code is 0, also of trouble that was told."""
-    path, model, mode = words
+    """Measure a mode. words: the path of the settings, a model, one of its modes, the id of who asks.
+
+    The exit code is 0, also of trouble that was told.
+    """
+    path, model, mode, parent = words
+    end_with(int(parent))
+    go_first()
     for name in ("edgeagent.service.agent", "edgeagent.link.mqtt"):  # what the agent holds without a round is no part of a mode
         importlib.import_module(name)
     try:
         with open_folder(reading.load(Path(path), environment=os.environ, flags={}), alone=False) as device:
-            cost = cost_of(standing_of(device, device.lineages[model], opener(device, eager=False)), mode)
+            models = opener(device, eager=False)
+            cost = cost_of(standing_of(device, device.lineages[model], models), mode, lambda: max(models.most, models.extractors.most))
         print(json.dumps({"seconds": cost.seconds, "memory": cost.memory, "samples": cost.samples}), flush=True)
     except DiskUnwritable as e:
         print(json.dumps({"trouble": e.message, "disk": {key: str(value) for key, value in e.facts.items()}}), flush=True)
@@ -48,8 +55,11 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def cost_of(standing: Standing, mode: str) -> Cost:
-    """Return what a round in this mode takes, by trying one in this process: it has done nothing else before."""
+def cost_of(standing: Standing, mode: str, together: Callable[[], int] = lambda: 0) -> Cost:
+    """Return what a round in this mode takes, by trying one in this process: it has done nothing else before.
+
+    together: the most bytes that it ever held with a process that worked for it, as far as was seen.
+    """
     lineage, spool, settings, memory = standing.lineage, standing.spool, standing.settings, standing.memory
     count, _ = sides = spool.sides(lineage.name, settings.train.held_out)
     made_up = None
@@ -76,7 +86,7 @@ def cost_of(standing: Standing, mode: str) -> Cost:
     shape = spool.shape(lineage.name)
     loaded = (count if made_up else sum(sides)) * 4 * (math.prod(shape.x) + math.prod(shape.y))
     steady = taken[1:] or taken  # the first one opens the model and scores it
-    peak = memory.sensors.peak() - memory.floors[lineage.name]
+    peak = max(memory.sensors.peak(), together()) - memory.floors[lineage.name]
     return Cost(float(np.median(steady)), max(0, peak), loaded)
 
 

@@ -1,42 +1,40 @@
-"""How rounds get at the runtime: it is loaded with the first model that is opened."""
+"""How rounds get at the runtime: each model that is opened has a process of its own, which loads it and ends with the round."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import closing
 
-from edgeagent.board.sensors import Memory
+from edgeagent.board.sensors import Memory, Sensors
 from edgeagent.features.exact_course import FEATURES
 from edgeagent.features.gathering import Extractors
+from edgeagent.opened.model_process import ModelProcess
 from edgeagent.rounds.standing import Standing, base_of
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
 from edgeagent.training import int8_head
 from edgeagent.training.batches import Trainable
 
-if TYPE_CHECKING:
-    from edgecommon.runtime import Runtime
-
 
 class Opener:
-    """Opens models for rounds. The runtime takes 10 to 60 MB: what never opens a model never loads it."""
+    """Opens models for rounds, in other processes: the runtime alone takes 10 to 60 MB, and a running agent never loads it."""
 
     def __init__(self, device: DeviceFolder) -> None:
         self.extractors = Extractors(device.database.path.parent, device.spool)
-        self._runtime: Runtime | None = None
+        self.most = 0  # bytes that this process and one that runs a model ever held together
+        self._sensors = Sensors()
 
     def __call__(self, file: bytes, name: str) -> Trainable:
-        """Return a model to train; an int8 head needs no runtime. Raises RuntimeUnusable or NotTrainable."""
+        """Return a model to train; an int8 head needs no runtime. Raises RuntimeUnusable, NotTrainable or RuntimeLost."""
         if int8_head.trains(file, model=name):
             return int8_head.Int8Model(file, model=name)
-        if self._runtime is None:
-            from edgecommon import runtime
+        return ModelProcess(file, model=name, ends=self._saw)
 
-            self._runtime = runtime.load()
-        return self._runtime.open(file, model=name, signature="")
+    def _saw(self, process: int) -> None:
+        self.most = max(self.most, self._sensors.peak() + self._sensors.peak(process))
 
 
 def opener(device: DeviceFolder, *, eager: bool) -> Opener:
-    """Return what opens a model for a round. eager: load the runtime now, and note what it will be known as in hello.
+    """Return what opens a model for a round. eager: try the runtime now, and note what it will be known as in hello.
 
     Raises RuntimeUnusable, at once or at the first round; an int8 head needs no runtime.
     """
@@ -45,7 +43,8 @@ def opener(device: DeviceFolder, *, eager: bool) -> Opener:
         if device.settings.model(name).train.mode == FEATURES:
             lineage.set_runtime(made.extractors.runtime_key(base_of(lineage)))
         else:
-            lineage.set_runtime(made(lineage.load().file, name).runtime_key)
+            with closing(made(lineage.load().file, name)) as model:
+                lineage.set_runtime(model.runtime_key)
     return made
 
 

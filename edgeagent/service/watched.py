@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgeagent.board.sensors import Sensors
 from edgeagent.link.link_state import LinkState
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.history import OK
@@ -52,7 +53,10 @@ class WatchedLoop:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Within it, life is that the thread of the loop takes the processor: one step may take longer than systemd waits."""
+        """Within it, life is that the thread of the loop takes the processor, or a process that runs the model for it.
+
+        One step may take longer than systemd waits.
+        """
         if not self._systemd.every:
             yield
             return
@@ -71,16 +75,25 @@ class WatchedLoop:
             self._thread.join()
 
     def _look_on(self) -> None:
-        while not self._over.wait(self._systemd.every / 4):
+        every, of, beside = self._systemd.every, None, dict[int, Pulse]()
+        while not self._over.wait(every / 4):
             step = self._step
-            if step is not None and step.beats():
+            if step is not of:
+                of, beside = step, {}
+            if step is None:
+                continue
+            beside = {
+                pid: beside.get(pid) or Pulse(Path(f"/proc/{pid}/stat"), patience=every, monotonic=self._clock.monotonic)
+                for pid in Sensors().children()
+            }  # fmt: skip
+            if sum(pulse.beats() for pulse in (step, *beside.values())):  # each is looked at every time
                 self._systemd.alive()
 
     def _children_get_on(self) -> bool:
         """Return whether none of the processes that measure or compute features is stuck."""
         if not self._systemd.every:
             return True
-        running = _children()
+        running = Sensors().children()
         self._children = {pid: pulse for pid, pulse in self._children.items() if pid in running}
         for pid in running - self._children.keys():
             self._children[pid] = Pulse(Path(f"/proc/{pid}/stat"), patience=self._patience, longest=math.inf)  # it may work for hours
@@ -116,14 +129,3 @@ def _of_model(lineage: Lineage, training: str) -> str:
     elif training:
         words.append(training.removeprefix(f"{lineage.name}: "))
     return ", ".join(words)
-
-
-def _children() -> set[int]:
-    """Return the ids of this process's children."""
-    found: set[int] = set()
-    for task in Path("/proc/self/task").glob("*/children"):
-        try:
-            found |= {int(word) for word in task.read_text().split()}
-        except OSError:  # the thread has just ended
-            continue
-    return found

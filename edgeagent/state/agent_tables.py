@@ -12,7 +12,7 @@ from modelwire.errors import OldWire
 from .beside import rows as beside
 
 FILE = "edgeagent.db"
-RELEASE = 8
+RELEASE = 9
 FIRST = 4  # that speaks wire 1 as it is final; folders before it are refused
 
 _LAST_MODEL = """
@@ -145,7 +145,7 @@ CREATE TABLE mode_cost (          -- what each way to train a base takes on this
     runtime TEXT NOT NULL,                      -- its key
     mode TEXT NOT NULL,
     seconds REAL NOT NULL,                      -- of one step
-    memory INTEGER NOT NULL,                    -- bytes that a round adds to the agent
+    memory INTEGER NOT NULL,                    -- bytes that a round adds, in all processes
     samples INTEGER NOT NULL,                   -- bytes of samples that were loaded
     partial INTEGER NOT NULL,                   -- 1: it was stopped at this much memory
     at INTEGER NOT NULL,                        -- Unix seconds
@@ -176,6 +176,9 @@ def migrate(database: Database) -> None:
             _make_anew(database, "model", first_commit="base_commit")
             _make(database, beside.TABLES)
             database.run("PRAGMA user_version=8")
+        if database.number("PRAGMA user_version") == 8:
+            database.run("DELETE FROM mode_cost")  # of one process alone; it is measured anew
+            database.run("PRAGMA user_version=9")
     database.run("PRAGMA foreign_keys = ON")
 
 

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["backoff", "clock", "database", "deferred", "notice"]
+__all__ = ["backoff", "children", "clock", "database", "deferred", "notice"]

@@ -45,7 +45,7 @@ class Learner(Protocol):
         """Give back what training took beyond scoring."""
 
     def close(self) -> None:
-        """Give back all: nothing can be asked any more."""
+        """Give back all: nothing can be asked any more, but to close it once more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

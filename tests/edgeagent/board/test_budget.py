@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -221,6 +222,12 @@ class Heavy(Sensors):
         object.__setattr__(self, "looks", self.looks + 1)
         return int(self.looks) * 100 << 20
 
+    def private(self, process: int | None = None) -> int:
+        return self.resident(process)
+
+    def children(self, process: int | None = None) -> set[int]:
+        return set()
+
 
 def test_a_round_that_passes_max_ram_ends_and_its_mode_is_not_planned_again(tmp_path: Path) -> None:
     clock = FakeClock()
@@ -252,13 +259,19 @@ def test_a_round_that_passes_max_ram_ends_and_its_mode_is_not_planned_again(tmp_
 
 
 def command(folder: Path, *words: str) -> tuple[dict[str, Any], int, str]:
-    """Return what a command of the agent says, the peak of its process's memory, and what it logs."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.edgeagent.peak", *words, "--dir", str(folder), "--json"],
-        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
-    peak = int(done.stderr.splitlines()[-1].split()[1])
-    return json.loads(done.stdout) if done.stdout else {}, peak, done.stderr
+    """Return what a command of the agent says, the peak of the memory of all its processes, and what it logs."""
+    command = [sys.executable, "-m", "tests.edgeagent.peak", *words, "--dir", str(folder), "--json"]
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        seen = 0
+        while child.poll() is None:
+            seen = max(seen, Sensors().together(child.pid))
+            time.sleep(0.01)
+        out.seek(0)
+        err.seek(0)
+        said, log = out.read(), err.read()
+    counted = int(log.splitlines()[-1].split()[1])  # by the kernel, which misses no peak; by looks from outside, which miss no process
+    return json.loads(said) if said else {}, max(counted, seen), log
 
 
 @pytest.mark.slow("trains a net of a camera in a dozen processes, to measure their memory", seconds=40)
@@ -279,8 +292,11 @@ def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Pa
     known, _, _ = command(folder, "measure")
     measured = {m["mode"]: m for m in known["models"][0]["modes"]}
     assert list(measured) == ["features", "head", "all"]
-    assert measured["head"]["seconds"] < measured["all"]["seconds"] and measured["head"]["memory"] < 0.7 * measured["all"]["memory"]
+    assert measured["head"]["seconds"] < measured["all"]["seconds"]
     peaks = {mode: command(folder, "train", "--set", f"train.mode={mode}")[1] for mode in ("head", "all")}
+    own = [peaks[mode] - measured[mode]["memory"] for mode in ("head", "all")]  # what is the agent's own without a round
+    assert own == pytest.approx([sum(own) / 2] * 2, abs=0.03 * peaks["all"]), "what was measured of a mode is what it takes"
+    assert measured["head"]["memory"] < measured["all"]["memory"] - 0.1 * peaks["all"]
     for limit, mode, may_refuse in (
         (int(1.04 * peaks["head"]), "head", True),  # two runs of one command differ by up to 3 %: this close, a refusal is right, too
         ((peaks["head"] + peaks["all"]) // 2, "head", False),
