@@ -111,7 +111,8 @@ class Run:
             if libc != "glibc":
                 continue
             started = time.monotonic()
-            on = trying.tried(TARGETS[machine], wheel, python=self.python, tree=self._tree, folder=self.folder / f"on-{machine}", every=every)
+            place = self.folder / f"on-{machine}"
+            on = trying.tried(TARGETS[machine], wheel, python=self.python, tree=self._tree, folder=place, every=every)
             self.tried.append(on)
             say(
                 f"{machine}{', emulated' * on.emulated}: Python {on.python}, numpy {on.numpy}, kernels {', '.join(on.kernels)}; installed "
