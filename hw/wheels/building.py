@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from hw import roots
@@ -24,6 +25,7 @@ LINKED = "-shared -Wl,-z,relro,-z,now"
 FACTS = "edge_target"  # the module with what sysconfig says of the target
 
 
+@cache
 def epoch() -> str:
     """Return the time that all files of a wheel bear, in seconds: the commit's; of an unpacked source distribution its own."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
@@ -107,7 +109,9 @@ def _python_headers(target: Target, headers: Path, beside: Path) -> str:
 def _write_facts(target: Target, beside: Path, *, flags: str, linked: str) -> None:
     facts = {
         "CC": target.compiler, "CXX": target.compiler, "CFLAGS": flags, "CCSHARED": "", "LDSHARED": linked, "LDCXXSHARED": linked,
-        "AR": f"{target.triplet}-ar", "ARFLAGS": "rcs", "SHLIB_SUFFIX": ".so", "EXT_SUFFIX": ".so", "SOABI": "", "VERSION": PYTHON,
+        "AR": f"{target.triplet}-ar", "ARFLAGS": "rcs", "SHLIB_SUFFIX": ".so", "VERSION": PYTHON, "SOABI": "",
+        # After this setuptools decides whether there is a suffix of the stable ABI.
+        "EXT_SUFFIX": f".cpython-{PYTHON.replace('.', '')}-{target.triplet}.so",
         "INCLUDEPY": str(beside / "include" / f"python{PYTHON}"), "Py_ENABLE_SHARED": 0, "LIBDIR": "/usr/lib", "OPT": "",
     }  # fmt: skip
     (beside / f"{FACTS}.py").write_text(f"build_time_vars = {facts!r}\n")
