@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("wheels",)
+PARTS: tuple[str, ...] = ("wheels", "deb")
 
 
 def measure(full: bool) -> Figures:
