@@ -92,12 +92,13 @@ def read_file(folder: Path, name: str, most: int, what: str) -> bytes:
         if found.st_size > most:
             reason = f"{path}: it has {found.st_size:,} bytes, and {what} has at most {most:,}"
             raise BadArgument(reason=reason, fix=f"copy {what} there anew")
-        data = _all(handle, most + 1)
+        # A byte more than there should be, not than there may be: read() sets all of it aside, and a board may have 512 MB.
+        data = _all(handle, found.st_size + 1)
     except OSError as error:
         raise BadArgument(reason=f"{path}: {error.strerror}", fix="write the card anew, or take another one") from None
     finally:
         os.close(handle)
-    if not data or len(data) > most:
+    if not data or len(data) > found.st_size:
         raise BadArgument(reason=f"{path}: it is empty, or grew while it was read", fix=f"copy {what} there anew")
     return data
 
