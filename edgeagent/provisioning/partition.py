@@ -91,10 +91,11 @@ def read_file(folder: Path, name: str, most: int, what: str) -> bytes:
         if found.st_size > most:
             raise TooLarge(what=str(path), size=found.st_size, limit=most)
         try:
-            data = file.read(most + 1)
+            # A byte more than there should be, not than there may be: read() sets all of it aside, and a board may have 512 MB.
+            data = file.read(found.st_size + 1)
         except OSError as error:
             raise BadArgument(reason=f"{path}: {error.strerror}", fix="write the card anew, or take another one") from None
-    if not data or len(data) > most:
+    if not data or len(data) > found.st_size:
         raise BadArgument(reason=f"{path}: it is empty, or grew while it was read", fix=f"copy {what} there anew")
     return data
 
