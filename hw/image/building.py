@@ -17,7 +17,7 @@ from typing import Any
 
 from edgecommon import __version__
 
-from . import boot_files, debian, disk, initrd, rootfs
+from . import boot_files, debian, disk, initrd, keys, onboard, rootfs
 from .targets import BASE, KERNEL, Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +57,7 @@ def obstacle() -> str:
 
 
 def build(target: Target, out: Path, *, deb: Path | None = None, agent: bool = True, fresh: bool = False) -> dict[str, Any]:
-    """Make the image of one board in `out`, and return what image.json says of it. Raises RuntimeError, LookupError, TooLarge, OSError."""
+    """Make the image of one board in `out`, and return what image.json says of it. Raises RuntimeError, LookupError, CardTooSmall."""
     steps, epoch = Steps(), commit_time()
     made = out.with_name(f"{out.name}.part")
     shutil.rmtree(made, ignore_errors=True)
@@ -83,7 +83,9 @@ def build(target: Target, out: Path, *, deb: Path | None = None, agent: bool = T
             package = deb or _package(target.arch)
             row["bytes"] = package.stat().st_size
             rootfs.add_package(root, package, {"SOURCE_DATE_EPOCH": str(epoch), "DEBIAN_FRONTEND": "noninteractive"})
-    rootfs.furnish(root, version=__version__, compatible=target.compatible, kernel=version)
+    rootfs.furnish(root, version=__version__)
+    release = onboard.SystemRelease(target.compatible, __version__, version)
+    onboard.put(root, release, keyring(), disk.SIGNATURE)
     with steps.step("the system, squashed") as row:
         rootfs.squash(root, made / "root.squashfs", epoch)
         row["bytes"] = (made / "root.squashfs").stat().st_size
@@ -113,6 +115,14 @@ def build(target: Target, out: Path, *, deb: Path | None = None, agent: bool = T
     print(steps.table())
     print(f"{out / 'disk.img'}: {target.says}; {target.tried}\nsha256 {sums['disk.img']}")
     return says
+
+
+def keyring() -> bytes:
+    """Return the root that a board takes bundles by: build/hw/keys/root.pem, which a firmware team replaces by its own."""
+    folder = ROOT / "build/hw/keys"
+    if not (folder / "root.pem").exists():
+        keys.make(folder)
+    return (folder / "root.pem").read_bytes()
 
 
 def cache() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,8 +13,6 @@ from hw import foreign
 from .targets import PRUNED
 
 HERE = Path(__file__).parent
-# Files that stand alone in hw/image/onboard, and where the image has them.
-ONBOARD = {"slots.py": "usr/lib/edgeagent-image/slots"}
 ENABLED = (
     "edgeagent-provision.service", "edgeagent-grow.service", "edgeagent-ssh.socket", "systemd-networkd.service", "systemd-resolved.service",
     "systemd-timesyncd.service",
@@ -61,13 +60,9 @@ def add_package(root: Path, package: Path, environment: Mapping[str, str]) -> No
         raise RuntimeError(f"{package.name} can't be installed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def furnish(root: Path, *, version: str, compatible: str, kernel: str) -> None:
+def furnish(root: Path, *, version: str) -> None:
     """Make a Debian system the image's: what is mounted where, what runs, who may log in. Nothing of it is run."""
     shutil.copytree(HERE / "overlay", root, symlinks=True, dirs_exist_ok=True)
-    for name, place in ONBOARD.items():
-        (root / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(HERE / "onboard" / name, root / place)
-        (root / place).chmod(0o755)
     for folder in ("data", "boot/firmware", "var/lib/edgeagent", "var/log/journal", "root"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "etc/machine-id").write_text("")
@@ -78,7 +73,6 @@ def furnish(root: Path, *, version: str, compatible: str, kernel: str) -> None:
     _link(root / "etc/tmpfiles.d/provision.conf", "/dev/null")  # it would make root's own folder of keys
     _link(root / "root/.ssh", "/run/edgeagent-image/ssh")
     (root / "root").chmod(0o700)
-    (root / "etc/edgeagent-image").write_text(f"version={version}\ncompatible={compatible}\nkernel={kernel}\n")
     (root / "etc/issue").write_text("edgeagent image " + version + " \\n \\l\n\n")
     for unit in ENABLED:
         _enable(root, unit)
@@ -89,9 +83,27 @@ def furnish(root: Path, *, version: str, compatible: str, kernel: str) -> None:
         shutil.rmtree(root / path, ignore_errors=True)
     for path in (*root.glob("var/log/*.log"), *root.glob("var/lib/dpkg/*-old"), *root.glob("etc/*-"), root / "var/lib/systemd/random-seed"):
         path.unlink(missing_ok=True)
-    for folder in root.rglob("__pycache__"):  # made by the interpreter that ran the scripts: it can't write them on the board either
-        if folder.is_dir() and not str(folder.relative_to(root)).startswith("usr/lib/edgeagent"):
-            shutil.rmtree(folder)
+    byte_compile(root)
+
+
+def byte_compile(root: Path) -> None:
+    """Compile all Python once. A board can't write what it compiles, and would do so at each start: half a minute on a slow one.
+
+    What packages have compiled goes by their files' times, which a squashfs of one time has not: it goes by no time and no hash here.
+    """
+    for folder in list(root.rglob("__pycache__")):
+        shutil.rmtree(folder)
+    found = next((root / "usr/lib").glob("python3.[0-9]*"))
+    words = ["-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash"]
+    places = [one for one in (f"usr/lib/{found.name}", "usr/lib/python3", "usr/lib/edgeagent") if (root / one).is_dir()]
+    if native := shutil.which(found.name):  # the same minor release writes the same bytes, whatever the processor
+        # Some files of a standard library are broken on purpose, for its own tests: what can't be compiled is left as it is.
+        line, where = [native, *words, "-s", str(root), "-p", "/"], [str(root / one) for one in places]
+        subprocess.run([*line, *where], check=False, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONHASHSEED": "0"})
+    else:
+        foreign.run(root, ["python3", *words, *(f"/{one}" for one in places)], env={"PYTHONHASHSEED": "0"}, check=False)
+    if not any(found.glob("__pycache__/*.pyc")):
+        raise RuntimeError(f"{found.name} could not be compiled: apt-get install {found.name}")
 
 
 def squash(root: Path, out: Path, epoch: int) -> None:

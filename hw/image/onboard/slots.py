@@ -27,8 +27,10 @@ COPIES = ("slots.a", "slots.b")
 SIZE = 512  # bytes of a copy: one sector
 TRIES = 3
 CIRCLE = 1000  # serials
+TAKES = "get-primary, get-current, get-state A, set-primary B, set-state B good|bad, show"
 _TEXT = re.compile(
-    rb"edgeagent-slots 1 ([0-9a-f]{8})\nserial (0|[1-9][0-9]{0,2})\nprimary ([AB])\nA (good|trial|bad) ([0-3])\nB (good|trial|bad) ([0-3])\n\n*"
+    rb"edgeagent-slots 1 ([0-9a-f]{8})\nserial (0|[1-9][0-9]{0,2})\nprimary ([AB])\n"
+    rb"A (good|trial|bad) ([0-3])\nB (good|trial|bad) ([0-3])\n\n*"
 )
 
 
@@ -150,7 +152,7 @@ def main(words: list[str], folder: Path = BOOT, lock: Path = LOCK) -> int:
             case ["show"]:
                 print(json.dumps({**asdict(now), "next": now.choose()[0]}))
             case _:
-                print(f"slots: unknown request {words}; it takes get-primary, get-state A, set-primary B, set-state B good|bad, show", file=sys.stderr)
+                print(f"slots: unknown request {words}; it takes {TAKES}", file=sys.stderr)
                 return 2
     return 0
 
