@@ -1,12 +1,14 @@
 """Makes an image twice from one commit, all of it anew, and compares: python -m hw.image.twice --board qemu-arm64
 
-Debian's part is fetched and installed twice, the agent's package is built twice. Exit code 1 where a byte differs, 2 where no image can be made.
+Debian's part is fetched and installed twice, the agent's package is built twice.
+Exit code 1 where a byte differs, 2 where no image can be made.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -27,6 +29,7 @@ def compare(board: str, *, fresh: bool = True) -> dict[str, Any]:
     place = building.ROOT / "build/hw/twice"
     place.mkdir(parents=True, exist_ok=True)
     sums: list[dict[str, str]] = []
+    os.environ["SOURCE_DATE_EPOCH"] = str(building.commit_time())  # whatever is committed meanwhile
     with tempfile.TemporaryDirectory(dir=place) as folder:
         for name in ("first", "second"):
             package = deb.build("edgeagent", target.arch, out=Path(folder, f"{name}-deb"))
