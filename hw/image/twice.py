@@ -24,7 +24,7 @@ from .targets import TARGETS
 
 
 def compare(board: str, *, fresh: bool = True) -> dict[str, Any]:
-    """Return {file: [SHA-256 of the first, of the second]} and whether all are equal. Raises as building.build does."""
+    """Return whether two builds are equal, the SHA-256 of each file in both, and its bytes. Raises as building.build does."""
     target = TARGETS[board]
     place = building.ROOT / "build/hw/twice"
     place.mkdir(parents=True, exist_ok=True)
@@ -35,9 +35,10 @@ def compare(board: str, *, fresh: bool = True) -> dict[str, Any]:
             package = deb.build("edgeagent", target.arch, out=Path(folder, f"{name}-deb"))
             made = building.build(target, Path(folder, name), deb=package, fresh=fresh)
             sums.append(made["sha256"])
+            sizes = made["bytes"]
             shutil.rmtree(Path(folder, name))
     files = {name: [one[name] for one in sums] for name in sums[0]}
-    return {"board": board, "commit": building.commit(), "equal": all(a == b for a, b in files.values()), "sha256": files}
+    return {"board": board, "commit": building.commit(), "equal": all(a == b for a, b in files.values()), "sha256": files, "bytes": sizes}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
