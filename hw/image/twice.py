@@ -26,7 +26,7 @@ from .targets import TARGETS
 def compare(board: str, *, fresh: bool = True, package: Path | None = None) -> dict[str, Any]:
     """Return whether two builds are equal, the SHA-256 of each file in both, and its bytes. Raises as building.build does.
 
-    fresh: Debian's part is fetched twice; else it is taken as it was kept. package: the agent's, to be built once; else it is built twice.
+    fresh: Debian's part is fetched twice; else it is taken as it was kept. package: the agent's, made already; else it is built twice.
     """
     target = TARGETS[board]
     place = building.ROOT / "build/hw/twice"
