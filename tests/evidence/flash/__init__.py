@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("wheels", "boots", "cuts", "lean", "deb")
+PARTS: tuple[str, ...] = ("wheels", "boots", "cuts", "lean", "deb", "image")
 
 
 def measure(full: bool) -> Figures:
