@@ -20,7 +20,7 @@ from pathlib import Path
 from hw import foreign
 
 from . import building
-from .disk import TooLarge
+from .disk import CardTooSmall
 from .targets import TARGETS
 
 EXAMPLE = "example: python -m hw.image --board qemu-arm64"
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = args.out or building.ROOT / "build/hw/image" / target.name
     try:
         building.build(target, out, deb=args.deb, agent=not args.no_agent, fresh=args.fresh)
-    except (RuntimeError, LookupError, TooLarge, OSError) as error:
+    except (RuntimeError, LookupError, CardTooSmall, OSError) as error:
         print(f"hw.image: {error}", file=sys.stderr)
         return 1
     return 0

@@ -57,7 +57,7 @@ def obstacle() -> str:
 
 
 def build(target: Target, out: Path, *, deb: Path | None = None, agent: bool = True, fresh: bool = False) -> dict[str, Any]:
-    """Make the image of one board in `out`, and return what image.json says of it. Raises RuntimeError, LookupError, TooLarge, OSError."""
+    """Make the image of one board in `out`, and return what image.json says of it. Raises RuntimeError, LookupError, CardTooSmall."""
     steps, epoch = Steps(), commit_time()
     made = out.with_name(f"{out.name}.part")
     shutil.rmtree(made, ignore_errors=True)
