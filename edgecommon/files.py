@@ -247,7 +247,8 @@ def read_model_file(path: Path, what: str) -> bytes:
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            data = file.read(limit) if size <= limit else b""
+            # Not read(limit): that sets the whole limit aside first, which a board of 512 MB does not have.
+            data = file.read(size) if size <= limit else b""
     except FileNotFoundError:
         raise MissingFile(path=path, what=what) from None
     except OSError as error:

@@ -12,9 +12,9 @@ __all__ = ["NAMES", "chosen", "every"]
 
 NAMES = (
     "init", "run", "train", "publish", "status", "samples", "model", "desired", "log", "outbox", "estimate", "why", "measure",
-    "calibrate", "certificate", "board", "doctor", "config", "version",
+    "calibrate", "certificate", "board", "provision", "doctor", "config", "version",
 )  # fmt: skip
-_ROOMS = {"board": "boards.", "desired": "deploying."}  # of those that have a room of their own
+_ROOMS = {"board": "boards.", "provision": "boards.", "desired": "deploying."}  # of those that have a room of their own
 
 
 def chosen(words: list[str]) -> tuple[ModuleType, ...]:

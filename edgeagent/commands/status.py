@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> Answer:
             "troubles": [one.document() for one in here], "got_over": [asdict(one) for one in befallen.got_over(device)],
             "month": befallen.month_document(device, time.time()), "flash": befallen.flash_document(device),
             "link": None if said is None else asdict(said), "unread": None if large is None else asdict(large),
-            "other_fleet": held.foreign.hex() if held is not None else "",
+            "other_fleet": held.foreign.hex() if held is not None else "", "heard": held.time if held is not None else 0,
         }  # fmt: skip
         lines = [*disk_lines(device), *unseen_lines(loaded, device)]
         keys = key_lines(device.board.public_key, device.board.fingerprint) if device.keyed else [""]

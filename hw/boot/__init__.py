@@ -1,1 +1,1 @@
-"""Made by `make boot`."""
+"""Boots an image in an emulator, against a real broker and a real centre on this machine, and cuts its power."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from edgecommon import files
 from edgecommon.files import write_named
 from modelwire.errors import BadArgument, DiskUnwritable
+from modelwire.limits import DEFAULT
 
 
 def test_a_lock_is_held_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +98,9 @@ def test_a_secret_that_root_hands_to_a_service_by_its_group_is_read_and_none_tha
     if mode & 0o077:
         with pytest.raises(files.NotPrivateError):
             files.read_private(path, 100)  # a private key is handed to nobody
+
+
+def test_a_small_model_file_is_read_where_the_limit_is_more_than_there_is_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "DEFAULT", replace(DEFAULT, model_file=1 << 60))
+    (tmp_path / "m.tflite").write_bytes(b"small")
+    assert files.read_model_file(tmp_path / "m.tflite", "the base model") == b"small"

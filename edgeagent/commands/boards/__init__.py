@@ -1,5 +1,5 @@
-"""Commands about which board this is."""
+"""Commands about which board this is, and how it is set up."""
 
 from __future__ import annotations
 
-__all__ = ["board"]
+__all__ = ["board", "provision"]

@@ -1,0 +1,67 @@
+"""What came of setting a board up, as a file for programs and as lines for whoever looks at its screen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+
+from edgecommon import files
+from modelwire.errors import ModelWireError
+
+
+class State(Enum):
+    """How far a board is."""
+
+    WAITING = "waiting"  # nothing on the boot partition says what it is to be
+    SET_UP = "set up"  # just now
+    READY = "ready"  # by an earlier start
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `edgeagent provision` did."""
+
+    state: State
+    device: str = ""
+    fleet: str = ""
+    fingerprint: str = ""
+    says: tuple[str, ...] = ()
+    error: str = ""  # what is wrong; with SET_UP and READY: what could not be erased
+    fix: str = ""
+
+    @classmethod
+    def failed(cls, error: ModelWireError | OSError) -> Outcome:
+        """Return what an error comes to."""
+        if isinstance(error, OSError):
+            return cls(State.FAILED, error=str(error), fix="see with dmesg what the card says, or write it anew")
+        return cls(State.FAILED, error=error.message, fix=error.hint)
+
+    def document(self) -> dict[str, object]:
+        return {**asdict(self), "state": self.state.value, "says": list(self.says)}
+
+    def lines(self) -> list[str]:
+        """Return it for people."""
+        out = [*self.says]
+        if self.error:
+            out.append(f"{'NOT SET UP' if self.state is State.FAILED else 'attention'}: {self.error}")
+        if self.fix:
+            out.append(f"  to do: {self.fix}")
+        return out
+
+
+def write_report(path: Path, outcome: Outcome) -> None:
+    """Write it as JSON, for programs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, (json.dumps(outcome.document(), indent=1) + "\n").encode())
+
+
+def write_issue(path: Path, outcome: Outcome) -> None:
+    """Write it as what a console shows above its login. agetty takes a backslash for a command of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = f"{outcome.device} of {outcome.fleet}: " if outcome.device else ""
+    lines = [f"edgeagent: {name}{outcome.state.value}", *(f"  {line}" for line in outcome.lines())]
+    text = "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    files.write(path, (text.replace("\\", "\\\\") + "\n\n").encode())

@@ -1,0 +1,151 @@
+"""Boots the image in an emulator and waits until the board does the main job: python -m hw.boot
+
+The card gets its settings, its base model, the fleet's key and a claim on its boot partition, as a person would put them there. Then the
+power comes. The board sets itself up, is let in by its claim, trains on samples that it is given, and the centre verifies what it learned:
+a real mosquitto and a real ingester on this machine. At the end the file that the board serves is held against the centre's, by SHA-256.
+
+Prints one JSON document: boot_to_verified_s from power on to the first `verified`; memory of the agent in MiB as the board's kernel
+counts it (rss_idle_mib and rss_features_mib of its first process, rss_all_mib of all of them at the worst moment, pss_all_mib the same
+with shared pages counted once).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hw.image import building
+
+from . import card
+from .centre import DEVICE, MODEL, Centre
+from .console import Silent
+from .emulator import Board, Images
+
+ROOT = building.ROOT
+EXAMPLE = "example: python -m hw.boot --image build/hw/image/qemu-arm64"
+BASE = ROOT / "tests/models/digits.tflite"
+APPEND = "console=ttyAMA0 panic=10 net.ifnames=0"
+PATIENCE = 1800.0  # seconds, a safety limit: an emulated board on a busy machine is slow
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="hw.boot", description=__doc__, epilog=EXAMPLE, formatter_class=shape)
+    parser.add_argument("--image", type=Path, metavar="DIR", help="what make image wrote (default: build/hw/image/qemu-arm64)")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="where card, registry and logs go (default: build/hw/boot)")
+    parser.add_argument("--memory", type=int, default=512, metavar="MIB", help="of the board (default: 512)")
+    parser.add_argument("--short", action="store_true", help="end with the first verified version")
+    args = parser.parse_args(arguments)
+    try:
+        figures = boot(args.image or default_image(), args.work or ROOT / "build/hw/boot", memory=args.memory, short=args.short)
+    except (RuntimeError, Silent, OSError) as error:
+        print(f"hw.boot: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(figures, indent=1))
+    return 0 if figures["file_equal"] in (1, None) else 1
+
+
+def default_image() -> Path:
+    """Return where the image for the emulator is, this clone's own before one that others keep. Raises RuntimeError where there is none."""
+    for folder in (ROOT / "build/hw/image/qemu-arm64", building.cache() / "images/qemu-arm64"):
+        if (folder / "image.json").exists():
+            return folder
+    raise RuntimeError("there is no image to boot: make image BOARD=qemu-arm64")
+
+
+def obstacle() -> str:
+    """Return why nothing can be booted here; empty when it can."""
+    import shutil
+
+    missing = [program for program in ("qemu-system-aarch64", "mcopy", "mksquashfs") if shutil.which(program) is None]
+    if missing:
+        return f"missing here: {' '.join(missing)}: apt-get install qemu-system-arm mtools squashfs-tools"
+    try:
+        default_image()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def images(image: Path, own: Path) -> Images:
+    """Return what an emulator boots of an image. own: the card, a copy."""
+    return Images(own, image / "vmlinuz", image / "initrd", APPEND)
+
+
+def fresh(image: Path, work: Path, centre: Centre) -> Path:
+    """Return a new card with what a board needs at its first start."""
+    own = work / "card.img"
+    card.copy(image / "disk.img", own)
+    card.put(own, card.settings_of((centre.folder / "fleet.pub").read_bytes(), centre.claim().read_bytes(), BASE.read_bytes()))
+    return own
+
+
+def boot(image: Path, work: Path, *, memory: int = 512, short: bool = False) -> dict[str, Any]:
+    """Boot an image to its first verified version, and return the figures. Raises Silent with what the board last said, RuntimeError."""
+    work.mkdir(parents=True, exist_ok=True)
+    with Centre(work / f"centre-{os.getpid()}", BASE) as centre:
+        board = Board(images(image, fresh(image, work, centre)), work, memory=memory)
+        disc = card.disc(work, {"PLAN": "boot", "TRIAL": ""}, range(3))
+        try:
+            board.switch_on(centre.port, disc)
+            say(board, board.wait(r"^up .*$", PATIENCE))
+            say(board, board.wait(r"^provisioned .*$", PATIENCE))
+            say(board, board.wait(r"^active .*$", PATIENCE))
+            first = centre.wait(1, PATIENCE)
+            if first is None:
+                raise Silent(f"the centre has verified nothing:\n{board.console.tail()}\n{board.facts.tail()}")
+            figures: dict[str, Any] = {"boot_to_verified_s": round(first.at - board.since, 1)}
+            say(board, f"first version verified: {figures['boot_to_verified_s']} s from power on")
+            served = board.wait(r"^served .*$", PATIENCE)
+            if not short:
+                for name in ("idle", "features", "all", "rest"):
+                    say(board, board.wait(rf"^phase \S+ {name}$", PATIENCE))
+                board.wait(r"^done .*$", PATIENCE)
+                served = board.wait(r"^served .*$", 1)
+                figures |= remembered(board.facts.text())
+        finally:
+            board.cut()
+        version, digest = served.split()[2:4]
+        figures |= {"version": int(version), "file_equal": int(digest == rebuilt(centre, int(version), work))}
+        figures |= {"versions": len(centre.versions()), "token_left": int(card.get(board.images.card, "claim") is not None)}
+    return figures
+
+
+def rebuilt(centre: Centre, version: int, work: Path) -> str:
+    """Return the SHA-256 of the file that the centre makes of a version."""
+    out = work / "rebuilt.tflite"
+    out.unlink(missing_ok=True)
+    centre.ask("materialise", f"{DEVICE}/{MODEL}@{version}", "-o", str(out))
+    return hashlib.sha256(out.read_bytes()).hexdigest()
+
+
+def remembered(facts: str) -> dict[str, float]:
+    """Return the figures of memory in what a board told: lines `rss UPTIME PHASE MAIN ALL SHARED COUNT`, in KiB."""
+    rows = [line.split() for line in facts.splitlines() if line.startswith("rss ") and len(line.split()) == 7]
+    idle = [int(row[3]) for row in rows if row[2] in ("idle", "rest")]
+    features = [int(row[3]) for row in rows if row[2] == "features"]
+    if not idle or not features:
+        return {}
+    return {
+        # The last looks of a phase: what came before it has been given back.
+        "rss_idle_mib": mib(max(idle[-5:])), "rss_features_mib": mib(max(features)),
+        "rss_all_mib": mib(max(int(row[4]) for row in rows)), "pss_all_mib": mib(max(int(row[5]) for row in rows)),
+    }  # fmt: skip
+
+
+def mib(kib: int) -> float:
+    return round(kib / 1024, 1)
+
+
+def say(board: Board, text: str) -> None:
+    print(f"{board.up:7.1f} s  {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
