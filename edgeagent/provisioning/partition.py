@@ -13,8 +13,10 @@ from typing import Any
 from edgeagent.settings import reading
 from edgeagent.settings.reading import FILE, FILE_MAX, Loaded
 from edgeagent.state.keys import WHENCE, told_whence
-from modelwire.errors import BadArgument, ConfigError, MissingFile, TooLarge, UnknownKey
+from modelwire.errors import BadArgument, ConfigError, MissingFile, ModelError, UnknownKey, WireError
 from modelwire.limits import DEFAULT
+from modelwire.tflite import file as tflite_file
+from modelwire.tflite.notes import notes_of
 from modelwire.wire import claims, keys
 from modelwire.wire.keys import KeyKind
 from modelwire.wire.signing import Fleet
@@ -54,8 +56,7 @@ def read_partition(folder: Path) -> BootPartition:
         loaded = reading.build(table, where=str(folder / FILE), path=folder / FILE, environment={}, flags={})
     except ConfigError as error:
         raise _with_line(error, text) from None
-    names = [m.name for m in loaded.settings.models]
-    models = {name: read_file(folder, f"{name}.tflite", DEFAULT.model_file, f"the base of the model {name!r}") for name in names}
+    models = {m.name: _base(folder, m.name) for m in loaded.settings.models}
     with told_whence(WHENCE[KeyKind.FLEET]):
         fleet = keys.read_fleet(_line(folder, FLEET, KeyKind.FLEET.title), str(folder / FLEET))
     seed, token, secrets = None, "", []
@@ -74,7 +75,7 @@ def read_partition(folder: Path) -> BootPartition:
 
 
 def read_file(folder: Path, name: str, most: int, what: str) -> bytes:
-    """Return the bytes of one file. Raises MissingFile, ConfigError for what is no file, can't be read or is empty, TooLarge."""
+    """Return the bytes of one file. Raises MissingFile, ConfigError for what is no file, can't be read, is empty or too large."""
     path = folder / name
     try:
         # A link could lead to any file of the board, a pipe would be waited for.
@@ -84,19 +85,41 @@ def read_file(folder: Path, name: str, most: int, what: str) -> bytes:
     except OSError as error:
         fix = "put the file itself there" if error.errno == errno.ELOOP else "write the card anew, or take another one"
         raise BadArgument(reason=f"{path}: {'it is a link' if error.errno == errno.ELOOP else error.strerror}", fix=fix) from None
-    with os.fdopen(handle, "rb") as file:
+    try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise BadArgument(reason=f"{path}: it is no file, and {what} belongs there", fix="put the file itself there")
         if found.st_size > most:
-            raise TooLarge(what=str(path), size=found.st_size, limit=most)
-        try:
-            # A byte more than there should be, not than there may be: read() sets all of it aside, and a board may have 512 MB.
-            data = file.read(found.st_size + 1)
-        except OSError as error:
-            raise BadArgument(reason=f"{path}: {error.strerror}", fix="write the card anew, or take another one") from None
+            reason = f"{path}: it has {found.st_size:,} bytes, and {what} has at most {most:,}"
+            raise BadArgument(reason=reason, fix=f"copy {what} there anew")
+        # A byte more than there should be, not than there may be: read() sets all of it aside, and a board may have 512 MB.
+        data = _all(handle, found.st_size + 1)
+    except OSError as error:
+        raise BadArgument(reason=f"{path}: {error.strerror}", fix="write the card anew, or take another one") from None
+    finally:
+        os.close(handle)
     if not data or len(data) > found.st_size:
         raise BadArgument(reason=f"{path}: it is empty, or grew while it was read", fix=f"copy {what} there anew")
+    return data
+
+
+def _all(handle: int, most: int) -> bytes:
+    """Return what a file holds, up to so many bytes."""
+    parts, left = [], most
+    while left and (part := os.read(handle, left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def _base(folder: Path, model: str) -> bytes:
+    """Return a model's file that can be trained."""
+    data = read_file(folder, f"{model}.tflite", DEFAULT.model_file, f"the base of the model {model!r}")
+    try:
+        tflite_file.check_trainable(data, model=model)
+        notes_of(data, model=model)
+    except (ModelError, WireError) as error:
+        raise BadArgument(reason=f"{folder / model}.tflite: {error.message}", fix=f"copy the base of {model!r} there anew") from None
     return data
 
 

@@ -1,0 +1,1 @@
+"""A board that sets itself up from its boot partition."""
