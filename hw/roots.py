@@ -73,15 +73,24 @@ def archive(architecture: str, packages: Sequence[str] = ()) -> Path:
 
 def sysroot(architecture: str, packages: Sequence[str]) -> Path:
     """Return a folder with what packages hold, not set up: headers and libraries to compile against. Needs no emulator."""
-    mark = hashlib.sha256(" ".join(sorted(packages)).encode()).hexdigest()[:12]
-    made = cache() / "sysroots" / f"{architecture}-{mark}"
+    made = _sysroot(architecture, packages)
     with one_at_a_time(made):
         if not made.exists():
-            _say(f"fetching headers of {architecture}: {' '.join(packages)}")
+            _say(f"fetching for {architecture}: {' '.join(packages)}")
             part = made.with_suffix(f".{os.getpid()}.part")
             _bootstrap(architecture, ["--variant=extract", f"--include={','.join(packages)}"], part, emulated=False)
             part.rename(made)
     return made
+
+
+def made_sysroot(architecture: str, packages: Sequence[str]) -> Path | None:
+    """Return the folder of `sysroot` where it has been made already, else None."""
+    made = _sysroot(architecture, packages)
+    return made if made.exists() else None
+
+
+def _sysroot(architecture: str, packages: Sequence[str]) -> Path:
+    return cache() / "sysroots" / f"{architecture}-{hashlib.sha256(' '.join(sorted(packages)).encode()).hexdigest()[:12]}"
 
 
 def unpacked(made: Path, folder: Path) -> Path:

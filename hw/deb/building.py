@@ -33,10 +33,11 @@ LONG = {
 }
 
 
-def build(name: str, architecture: str, *, version: str = __version__, out: Path = OUT) -> Path:
+def build(name: str, architecture: str, *, version: str = __version__, out: Path = OUT, anew: bool = False) -> Path:
     """Build a package for an architecture and return its file. version: another one is for trying an upgrade.
 
-    Raises NotMade where a tool is missing, or what is asked for is not made.
+    anew: our own wheel is compiled again, though one of the same sources is kept. Raises NotMade where a tool is missing, or what is
+    asked for is not made.
     """
     package = MADE[name].get(architecture)
     if package is None:
@@ -47,7 +48,7 @@ def build(name: str, architecture: str, *, version: str = __version__, out: Path
     with tempfile.TemporaryDirectory(prefix="edge-deb-") as scratch:
         files, site, folder = Path(scratch, "files"), Path(scratch, "site"), Path(scratch, "own")
         folder.mkdir()
-        own = wheels.own(target, folder, epoch=epoch)
+        own = wheels.own(target, anew=anew)
         wheels.installed(ROOT / "deploy" / "constraints" / package.constraints, target, site, folder)
         files.mkdir()
         (files / "usr").mkdir()

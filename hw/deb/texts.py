@@ -18,7 +18,7 @@ Comment:
  Each part below usr/lib/{name} was taken as its authors built it, by the digests of deploy/constraints.
 
 Files: *
-Copyright: the edgeagent authors
+Copyright: 2026 the edgeagent authors
 License: Apache-2.0
  On Debian systems the text of this license is in /usr/share/common-licenses/Apache-2.0.
 """

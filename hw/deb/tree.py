@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .running import run
 from .targets import PYTHON, ROOT, Package
+from .texts import changelog, copyright_of, manual
 
 SYSTEMD = Path("lib/systemd/system")
 SCRIPTS = Path(__file__).parent / "debian"
@@ -47,13 +48,16 @@ def environment(tree: Path, package: Package, site: Path, own: Path) -> None:
     for entries in packages.glob("edgeagent-*.dist-info/entry_points.txt"):
         entries.unlink()  # it names the other program, too
     (home / "bin").mkdir()
-    (home / "bin" / "python").symlink_to(f"/usr/bin/python{PYTHON}")
+    (home / "bin" / "python").symlink_to(f"../../../bin/python{PYTHON}")
     (home / "pyvenv.cfg").write_text(PYVENV.format(system=str(bool(package.distribution)).lower(), python=PYTHON))
     write(home / "bin" / package.name, PROGRAM.format(name=package.name), 0o755)
     for script in package.scripts:
         write(home / "bin" / script, (ROOT / "deploy" / script).read_text(), 0o755)
     (tree / "usr" / "bin").mkdir()
     (tree / "usr" / "bin" / package.name).symlink_to(f"../lib/{package.name}/bin/{package.name}")
+    for path in packages.rglob("*"):  # what is imported is not run
+        if path.is_file():
+            path.chmod(0o644)
     compile_all(tree, packages)
 
 
@@ -89,12 +93,12 @@ def unit_text(package: Package, unit: str) -> str:
 def pages(tree: Path, package: Package, *, version: str, epoch: int) -> None:
     """Put the copyright, the changelog and the manual's page in place."""
     doc = tree / "usr" / "share" / "doc" / package.name
-    from .texts import changelog, copyright_of, manual
-
     write(doc / "copyright", copyright_of(tree, package))
-    packed(doc / "changelog.gz", changelog(package, version, epoch), epoch)
+    packed(doc / "changelog.gz", changelog(package, version, epoch))
     parser = importlib.import_module(f"{package.name}.cli").parser()
-    packed(tree / "usr" / "share" / "man" / "man1" / f"{package.name}.1.gz", manual(package, parser, version, epoch), epoch)
+    packed(tree / "usr" / "share" / "man" / "man1" / f"{package.name}.1.gz", manual(package, parser, version, epoch))
+    overrides = (SCRIPTS / "lintian-overrides").read_text().format(name=package.name)
+    write(tree / "usr" / "share" / "lintian" / "overrides" / package.name, overrides)
 
 
 def control(tree: Path, package: Package, fields: dict[str, str]) -> None:
@@ -115,7 +119,7 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
     path.chmod(mode)
 
 
-def packed(path: Path, text: str, epoch: int) -> None:
+def packed(path: Path, text: str) -> None:
     """Write a file as Debian keeps pages: compressed, with no name and no time in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))

