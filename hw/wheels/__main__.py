@@ -1,6 +1,6 @@
 """`make wheels`: builds the wheels of a release for boards and centres, holds each to its tag, and runs it on a Debian of its processor.
 
-    python -m hw.wheels [--out build/wheels] [--machine aarch64]... [--build-only] [--twice]
+    python -m hw.wheels [--out build/wheels] [--machine aarch64]... [--build-only] [--twice] [--every]
 
 Cross-builds from the source distribution; needs root for the boards, Debian's cross compilers, mmdebstrap, qemu-user-static and a package
 index. The wheels, the source distribution and wheels.json are in build/wheels when all of it holds. It ends at the first thing that
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--machine", action="append", choices=TARGETS, help="this processor alone; may be given again (default: all)")
     parser.add_argument("--build-only", action="store_true", help="build and check them, run none")
     parser.add_argument("--twice", action="store_true", help="build each again in another folder: the same bytes")
+    parser.add_argument("--every", action="store_true", help="run the slow tests of the kernels, too: many minutes in an emulator")
     args = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory(prefix="wheels-", dir=cache()) as folder:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             made.configuration()
             made.build([TARGETS[name] for name in args.machine or TARGETS], twice=args.twice)
             if not args.build_only:
-                made.try_all()
+                made.try_all(every=args.every)
                 if not made.agreed:
                     raise CannotRun(f"the digests of the processors differ: see {made.out / 'wheels.json'}")
     except CannotRun as error:
@@ -103,14 +104,15 @@ class Run:
                 raise CannotRun(f"{wheel.name} came out differently when it was built again in another folder")
         say(f"built again in another folder: {len(self.wheels)} wheels have the same SHA-256")
 
-    def try_all(self) -> None:
+    def try_all(self, *, every: bool = False) -> None:
         """Run each wheel for glibc on a Debian of its processor; what its kernels compute must be the same on all of them."""
         assert self._tree is not None
         for (machine, libc), wheel in self.wheels.items():
             if libc != "glibc":
                 continue
             started = time.monotonic()
-            on = trying.tried(TARGETS[machine], wheel, python=self.python, tree=self._tree, folder=self.folder / f"on-{machine}")
+            place = self.folder / f"on-{machine}"
+            on = trying.tried(TARGETS[machine], wheel, python=self.python, tree=self._tree, folder=place, every=every)
             self.tried.append(on)
             say(
                 f"{machine}{', emulated' * on.emulated}: Python {on.python}, numpy {on.numpy}, kernels {', '.join(on.kernels)}; installed "

@@ -107,7 +107,8 @@ def _python_headers(target: Target, headers: Path, beside: Path) -> str:
 def _write_facts(target: Target, beside: Path, *, flags: str, linked: str) -> None:
     facts = {
         "CC": target.compiler, "CXX": target.compiler, "CFLAGS": flags, "CCSHARED": "", "LDSHARED": linked, "LDCXXSHARED": linked,
-        "AR": f"{target.triplet}-ar", "ARFLAGS": "rcs", "SHLIB_SUFFIX": ".so", "EXT_SUFFIX": ".so", "SOABI": "", "VERSION": PYTHON,
+        "AR": f"{target.triplet}-ar", "ARFLAGS": "rcs", "SHLIB_SUFFIX": ".so", "VERSION": PYTHON, "SOABI": "",
+        "EXT_SUFFIX": f".cpython-{PYTHON.replace('.', '')}-{target.triplet}.so",  # setuptools takes its suffix for the stable ABI after this
         "INCLUDEPY": str(beside / "include" / f"python{PYTHON}"), "Py_ENABLE_SHARED": 0, "LIBDIR": "/usr/lib", "OPT": "",
     }  # fmt: skip
     (beside / f"{FACTS}.py").write_text(f"build_time_vars = {facts!r}\n")

@@ -73,10 +73,11 @@ class Board:
         return done.stdout
 
 
-def tried(target: Target, wheel: Path, *, python: Path, tree: Path, folder: Path, tests: Sequence[str] = TESTED) -> Tried:
+def tried(target: Target, wheel: Path, *, python: Path, tree: Path, folder: Path, every: bool = False) -> Tried:
     """Install a wheel on a board, run the kernels' tests and the golden vectors there, and return what it came to.
 
-    python: of the tools, which fetches what the wheel asks for. tree: the unpacked sources, of which only the tests go there.
+    python: of the tools, which fetches what the wheel asks for. tree: the unpacked sources, of which only the tests go there. every: also
+    the tests that are marked slow, which take many minutes in an emulator.
     Raises CannotRun when something fails, or can't be run on this machine.
     """
     board = furnished(target, wheel, python=python, tree=tree, folder=folder)
@@ -89,7 +90,8 @@ def tried(target: Target, wheel: Path, *, python: Path, tree: Path, folder: Path
         started = time.monotonic()
         board.run(f"{venv}/bin/edgeagent", "version")
         took.append((time.monotonic() - started) * 1e3)
-    ran = board.run(f"{venv}/bin/python", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=quick", *tests)
+    words = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=quick", *([] if every else ["-m", "not slow"])]
+    ran = board.run(f"{venv}/bin/python", *words, *TESTED)
     passed = re.search(r"(\d+) passed", ran.splitlines()[-1])
     if passed is None:
         raise foreign.CannotRun(f"on {target.machine} no test passed:\n{ran[-2000:]}")
