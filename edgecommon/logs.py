@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -19,19 +19,32 @@ OF_A_KIND = 60  # lines that one place of the program writes in a minute
 LINES = 300  # that a process writes in a minute, a long one counted for several; the first of each place is always written
 KINDS = 100  # kinds of lines that are told apart in a minute; what comes behind them counts as its place's own
 LONG = 160  # characters that count for one line
+RANKS = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))  # of syslog, from the level on
 MESSAGE, TRACE = 2000, 8000  # characters of a message, and of where an error came from
 
 
 def start(package: str, level: str, formatter: logging.Formatter) -> None:
-    """Send what `package` logs in this process to standard error. At level debug that is every line, else what SparingLines lets."""
+    """Send what `package` logs in this process to standard error. At level debug that is every line, else what SparingLines lets.
+
+    Where systemd's journal reads it, each line says how grave it is: `journalctl -p warning` then shows warnings alone.
+    """
     root = logging.getLogger(package)
     for before in root.handlers:
         before.close()
     handler = logging.StreamHandler(sys.stderr) if level.upper() == "DEBUG" else SparingLines(sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(RankedLines(formatter) if goes_to_journal(sys.stderr) else formatter)
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
+
+
+def goes_to_journal(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether systemd's journal reads a stream: it says device and inode of the one that it gave to this process."""
+    try:
+        about = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or no file at all
+        return False
+    return environment.get("JOURNAL_STREAM", "") == f"{about.st_dev}:{about.st_ino}"
 
 
 _Place = tuple[str, int, str]  # a line of the program, and where its code says so, which of the things it tells by that line
@@ -165,6 +178,18 @@ class TextLines(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:
         return visible_lines(cut_trace(super().formatException(ei)))
+
+
+class RankedLines(logging.Formatter):
+    """Lines as the journal takes them from a service: each begins with its rank, which is no part of it. Source: sd-daemon(3)."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        rank = next(rank for level, rank in RANKS if record.levelno >= level)
+        return "\n".join(f"<{rank}>{line}" for line in self._inner.format(record).split("\n"))
 
 
 class JsonLines(logging.Formatter):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgecommon import __version__
+from hw.foreign import CannotRun
 
 from .building import build, digest
 from .running import NotMade
@@ -38,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
             made = build(name, architecture, version=args.version, out=args.out)
             size = made.stat().st_size
             print(f"{made}  {size:,} bytes  {time.monotonic() - began:.0f} s  sha256:{digest(made)}", flush=True)
-    except NotMade as error:
+    except (NotMade, CannotRun) as error:
         print(f"python -m hw.deb: {error}", file=sys.stderr)
         return 1
     return 0 if wanted else 2

@@ -9,7 +9,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("HW_CACHE") or ROOT / "build" / "hw" / "cache") / "deb"
 OUT = ROOT / "build" / "deb"
-SUITE = "bookworm"
 PYTHON = "3.11"  # Debian 12's; what is packed is for it alone
 GLIBC = (2, 36)  # Debian 12's; a wheel that asks for a newer one is not taken
 

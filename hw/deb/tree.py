@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from edgecloud.certificates.broker_files import BrokerPlace, texts
+
 from .running import run
 from .targets import PYTHON, ROOT, Package
 from .texts import changelog, copyright_of, manual
@@ -95,6 +97,9 @@ def pages(tree: Path, package: Package, *, version: str, epoch: int) -> None:
     doc = tree / "usr" / "share" / "doc" / package.name
     write(doc / "copyright", copyright_of(tree, package))
     packed(doc / "changelog.gz", changelog(package, version, epoch))
+    if package.name == "edgecloud":  # what `edgecloud broker config` writes for a mosquitto on this machine, to read beforehand
+        for name, text in texts(BrokerPlace("FLEET", Path("/etc/mosquitto/edge"))).items():
+            write(doc / "examples" / "mosquitto" / name, text)
     parser = importlib.import_module(f"{package.name}.cli").parser()
     packed(tree / "usr" / "share" / "man" / "man1" / f"{package.name}.1.gz", manual(package, parser, version, epoch))
     overrides = (SCRIPTS / "lintian-overrides").read_text().format(name=package.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -12,8 +11,11 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from hw import roots
+from hw.wheels.building import HEADERS
+
 from .running import NotMade, run
-from .targets import CACHE, PYTHON, ROOT, SUITE, Architecture, platforms
+from .targets import CACHE, PYTHON, ROOT, Architecture, platforms
 
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
 SOURCES = ("csrc", "modelwire", "edgeagent", "edgecommon", "cloud", "setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
@@ -65,51 +67,20 @@ def _cross(architecture: Architecture, folder: Path) -> dict[str, str]:
     """Return the environment in which setuptools compiles for another machine, with the headers of that machine's Python."""
     if architecture.machine == os.uname().machine:
         return {}
-    found, triplet = headers(architecture), architecture.triplet
-    described = folder / "described"  # by itself: Python's own library of another machine must not be found
+    triplet, name = architecture.triplet, f"python{PYTHON}"
+    usr = roots.sysroot(architecture.name, HEADERS) / "usr"
+    # By themselves: neither Python's own library of another machine may be found, nor libc's headers, which the compiler brings.
+    described, include = folder / "described", folder / "include"
     described.mkdir()
-    shutil.copy(found / f"_sysconfigdata__{triplet}.py", described)
+    shutil.copy(usr / "lib" / name / f"_sysconfigdata__{triplet}.py", described)
+    for part in (name, f"{triplet}/{name}"):
+        shutil.copytree(usr / "include" / part, include / part)
     compiler = f"{triplet}-gcc {architecture.cflags}".strip()
     return {
         "PYTHONPATH": str(described), "_PYTHON_SYSCONFIGDATA_NAME": f"_sysconfigdata__{triplet}",
         "_PYTHON_HOST_PLATFORM": f"linux-{architecture.machine}",
-        "CC": compiler, "LDSHARED": f"{compiler} -shared", "CFLAGS": f"-I{found / 'include' / f'python{PYTHON}'} -I{found / 'include'}",
+        "CC": compiler, "LDSHARED": f"{compiler} -shared", "CFLAGS": f"-I{include / name} -I{include}",
     }  # fmt: skip
-
-
-def headers(architecture: Architecture) -> Path:
-    """Return a folder with the headers and the description of a machine's Python, out of Debian's package; kept in the cache."""
-    kept = CACHE / f"python-{architecture.name}"
-    if kept.exists():
-        return kept
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        root, made = Path(scratch, "root"), Path(scratch, "made")
-        words = ["--variant=extract", f"--architectures={architecture.name}", f"--include=libpython{PYTHON}-dev"]
-        run(["mmdebstrap", *words, SUITE, root, f"deb {mirror()} {SUITE} main"])
-        for part in (f"python{PYTHON}", f"{architecture.triplet}/python{PYTHON}"):  # not libc's: the compiler brings its own
-            shutil.copytree(root / "usr" / "include" / part, made / "include" / part)
-        shutil.copy(root / "usr" / "lib" / f"python{PYTHON}" / f"_sysconfigdata__{architecture.triplet}.py", made)
-        if not kept.exists():
-            made.rename(kept)
-    return kept
-
-
-def mirror() -> str:
-    """Return the address of Debian's archive, out of this machine's own sources of apt."""
-    apt = Path("/etc/apt")
-    parts = [path for path in sorted((apt / "sources.list.d").glob("*")) if path.suffix in (".sources", ".list")]
-    for file in (apt / "sources.list", *parts):
-        text = file.read_text() if file.exists() else ""
-        for block in re.split(r"\n\s*\n", text):
-            uri = re.search(r"^URIs:\s*(\S+)", block, re.M)
-            suites = re.search(r"^Suites:(.*)", block, re.M)
-            if uri and suites and SUITE in suites.group(1).split():
-                return uri.group(1)
-        line = re.search(rf"^deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+{SUITE}\s.*\bmain\b", text, re.M)
-        if line:
-            return line.group(1)
-    raise NotMade(f"no source of apt on this machine has Debian's {SUITE}: headers and roots of other architectures come from there")
 
 
 def needed(constraints: Path, architecture: Architecture) -> list[str]:

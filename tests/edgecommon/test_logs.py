@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -183,3 +184,30 @@ def test_threads_and_ends_of_minutes_lose_no_count() -> None:
     said = m.lines()
     left = sum(int(re.findall(r"(\d+) (?:times more|more lines)", line)[0]) for line in said if "more" in line)
     assert left + sum("more" not in line for line in said) == 8000
+
+
+def test_the_journal_is_told_how_grave_each_line_is_and_nobody_else(capsys: pytest.CaptureFixture[str]) -> None:
+    ranked = logs.RankedLines(logging.Formatter("%(message)s"))
+    levels = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG, 5)
+    said = [ranked.format(logging.LogRecord("o", level, "", 1, "a\nb", (), None)) for level in levels]
+    assert said == [f"<{rank}>a\n<{rank}>b" for rank in (2, 3, 4, 6, 7, 7)]
+    with open(__file__) as file:
+        about = os.fstat(file.fileno())
+        here = f"{about.st_dev}:{about.st_ino}"
+        assert logs.goes_to_journal(file, {"JOURNAL_STREAM": here})
+        for other in ({}, {"JOURNAL_STREAM": ""}, {"JOURNAL_STREAM": here + "1"}):
+            assert not logs.goes_to_journal(file, other), "a process whose standard error was led elsewhere"
+    assert not logs.goes_to_journal(file, {"JOURNAL_STREAM": here}), "it is closed"
+    assert not logs.goes_to_journal(io.StringIO(), {"JOURNAL_STREAM": ""})
+
+
+def test_a_log_that_the_journal_reads_begins_with_its_rank() -> None:
+    start = "from edgecommon import logs; logs.start('o', 'info', logging.Formatter('%(message)s'))"
+    program = f"import logging; {start}; logging.getLogger('o').warning('late')"
+    reading, writing = os.pipe()
+    about = os.fstat(writing)
+    environment = {**os.environ, "JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"}
+    subprocess.run([sys.executable, "-c", program], stderr=writing, env=environment, check=True)
+    os.close(writing)
+    with os.fdopen(reading) as read:
+        assert read.read() == "<4>late\n"

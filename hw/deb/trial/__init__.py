@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["units"]
+__all__ = ["course", "units"]

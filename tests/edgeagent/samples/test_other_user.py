@@ -17,6 +17,7 @@ import pytest
 
 import edgeagent
 from edgeagent import cli
+from edgeagent.samples.spool import Spool
 from edgeagent.samples.spool_tables import FILE, FOLDER
 from edgeagent.settings import reading
 from edgeagent.state import agent_tables
@@ -322,3 +323,22 @@ if ROOT:  # another user can be had
             return 0
 
         assert as_user(APP, [GROUP], plant) == 0 and as_user(AGENT, [GROUP], use) == 7
+
+
+def test_a_service_that_may_set_no_special_bits_makes_a_spool_that_was_removed_anew(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, change = board / "d" / "state" / FOLDER, Path.chmod
+
+    def restricted(path: Path, mode: int) -> None:  # RestrictSUIDSGID of a unit
+        if mode & (stat.S_ISUID | stat.S_ISGID):
+            raise PermissionError(1, "Operation not permitted", str(path))
+        change(path, mode)
+
+    assert mode(folder) == 0o2770
+    monkeypatch.setattr(Path, "chmod", restricted)
+    for left in folder.iterdir():
+        left.unlink()
+    Spool.create(board / "d" / "state")
+    assert mode(folder) == 0o2770, "what the folder has it keeps, and nothing is asked for"
+    shutil.rmtree(folder)
+    Spool.create(board / "d" / "state")
+    assert mode(folder) == 0o770
