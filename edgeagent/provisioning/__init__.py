@@ -5,8 +5,8 @@ Knows no link and no training: it makes the folder that `edgeagent run` then sta
 
 from __future__ import annotations
 
-from .outcome import Outcome, write_issue, write_report
+from .outcome import ProvisionOutcome, write_issue, write_report
 from .partition import BootPartition, read_partition
 from .setting_up import provision
 
-__all__ = ["BootPartition", "Outcome", "provision", "read_partition", "write_issue", "write_report"]
+__all__ = ["BootPartition", "ProvisionOutcome", "provision", "read_partition", "write_issue", "write_report"]

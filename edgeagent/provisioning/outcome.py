@@ -11,7 +11,7 @@ from edgecommon import files
 from modelwire.errors import ModelWireError
 
 
-class State(Enum):
+class ProvisionStage(Enum):
     """How far a board is."""
 
     WAITING = "waiting"  # nothing on the boot partition says what it is to be
@@ -21,10 +21,10 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ProvisionOutcome:
     """What `edgeagent provision` did."""
 
-    state: State
+    state: ProvisionStage
     device: str = ""
     fleet: str = ""
     fingerprint: str = ""
@@ -33,11 +33,11 @@ class Outcome:
     fix: str = ""
 
     @classmethod
-    def failed(cls, error: ModelWireError | OSError) -> Outcome:
+    def failed(cls, error: ModelWireError | OSError) -> ProvisionOutcome:
         """Return what an error comes to."""
         if isinstance(error, OSError):
-            return cls(State.FAILED, error=str(error), fix="see with dmesg what the card says, or write it anew")
-        return cls(State.FAILED, error=error.message, fix=error.hint)
+            return cls(ProvisionStage.FAILED, error=str(error), fix="see with dmesg what the card says, or write it anew")
+        return cls(ProvisionStage.FAILED, error=error.message, fix=error.hint)
 
     def document(self) -> dict[str, object]:
         return {**asdict(self), "state": self.state.value, "says": list(self.says)}
@@ -46,19 +46,19 @@ class Outcome:
         """Return it for people."""
         out = [*self.says]
         if self.error:
-            out.append(f"{'NOT SET UP' if self.state is State.FAILED else 'attention'}: {self.error}")
+            out.append(f"{'NOT SET UP' if self.state is ProvisionStage.FAILED else 'attention'}: {self.error}")
         if self.fix:
             out.append(f"  to do: {self.fix}")
         return out
 
 
-def write_report(path: Path, outcome: Outcome) -> None:
+def write_report(path: Path, outcome: ProvisionOutcome) -> None:
     """Write it as JSON, for programs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, (json.dumps(outcome.document(), indent=1) + "\n").encode())
 
 
-def write_issue(path: Path, outcome: Outcome) -> None:
+def write_issue(path: Path, outcome: ProvisionOutcome) -> None:
     """Write it as what a console shows above its login. agetty takes a backslash for a command of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     name = f"{outcome.device} of {outcome.fleet}: " if outcome.device else ""

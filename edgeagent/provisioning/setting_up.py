@@ -24,7 +24,7 @@ from modelwire.wire import signing
 from modelwire.wire.keys import fingerprint
 
 from .erasing import erase
-from .outcome import Outcome, State
+from .outcome import ProvisionOutcome, ProvisionStage
 from .partition import BootPartition, read_partition
 
 STAGING = ".edgeagent-provision"  # beside the folder, on the same file system
@@ -32,7 +32,7 @@ MARK = ".provisioned"  # which secrets the folder was made of, as SHA-256: a sta
 RateOf = Callable[[bytes, str, str], tuple[float, str] | None]
 
 
-def provision(source: Path, folder: Path, *, owner: tuple[int, int] | None = None, rate_of: RateOf = lambda *_: None) -> Outcome:
+def provision(source: Path, folder: Path, *, owner: tuple[int, int] | None = None, rate_of: RateOf = lambda *_: None) -> ProvisionOutcome:
     """Set a board up in `folder` from the boot partition `source`, once; later calls only erase what an earlier one could not.
 
     owner: user and group that the folder is given to. rate_of: the learning rate that a model's file suggests.
@@ -44,7 +44,7 @@ def provision(source: Path, folder: Path, *, owner: tuple[int, int] | None = Non
         return _again(source, folder)
     if not (source / FILE).exists() and source.is_dir():
         waits = f"{source / FILE} is not there: this board waits to be set up; README.txt beside it says what belongs there"
-        return Outcome(State.WAITING, says=(waits,))
+        return ProvisionOutcome(ProvisionStage.WAITING, says=(waits,))
     if folder.exists() and any(folder.iterdir()):
         fix = "see what it holds; move it away, and start the board again"
         raise BadArgument(reason=f"{folder} holds files and no {FILE}: nothing is made over them", fix=fix)
@@ -60,7 +60,7 @@ def provision(source: Path, folder: Path, *, owner: tuple[int, int] | None = Non
     erased = erase(source, given.secrets)
     device = given.loaded.settings.device
     says = (f"set up as {device.name} of the fleet {device.fleet}", *chosen, f"fingerprint of its key: {fingerprint(key)}", *erased.says)
-    return Outcome(State.SET_UP, device.name, device.fleet, fingerprint(key), says, erased.error)
+    return ProvisionOutcome(ProvisionStage.SET_UP, device.name, device.fleet, fingerprint(key), says, erased.error)
 
 
 def _make(staging: Path, given: BootPartition, rate_of: RateOf) -> tuple[tuple[str, ...], bytes]:
@@ -126,7 +126,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value)  # a text's escapes, numbers and truths are the same in both
 
 
-def _again(source: Path, folder: Path) -> Outcome:
+def _again(source: Path, folder: Path) -> ProvisionOutcome:
     """Return that the board is set up, after erasing the very secrets that it was made of where they still lie on the boot partition."""
     try:
         known = json.loads((folder / MARK).read_text())
@@ -134,7 +134,7 @@ def _again(source: Path, folder: Path) -> Outcome:
     except (OSError, ValueError, AttributeError, TypeError):  # set up by hand; or the card with its boot partition is another one
         left = []
     erased = erase(source, left)
-    return Outcome(State.READY, *_who(folder), says=("set up already", *erased.says), error=erased.error)
+    return ProvisionOutcome(ProvisionStage.READY, *_who(folder), says=("set up already", *erased.says), error=erased.error)
 
 
 def _who(folder: Path) -> tuple[str, str]:

@@ -26,7 +26,7 @@ FEATURES = (
 VOLUME = "ed9e0b00"  # serial number of the boot partition's file system
 
 
-class TooLarge(Exception):
+class CardTooSmall(Exception):
     """What was made does not fit into its partition."""
 
 
@@ -36,7 +36,7 @@ def boot_partition(folder: Path, out: Path, epoch: int) -> None:
         (folder / name).write_bytes(slots.SlotStates(serial=number).encode())
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if total > BOOT - 16 * MIB:
-        raise TooLarge(f"the boot partition's files take {total / MIB:.0f} MiB, and it has {BOOT / MIB:.0f}")
+        raise CardTooSmall(f"the boot partition's files take {total / MIB:.0f} MiB, and it has {BOOT / MIB:.0f}")
     out.unlink(missing_ok=True)
     _sparse(out, BOOT)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
@@ -64,7 +64,7 @@ def data_partition(out: Path, epoch: int) -> None:
 def card(out: Path, boot: Path, system: Path, data: Path) -> None:
     """Write the whole card, sparse: a partition table, the boot partition, the system in slot A, slot B empty, the data."""
     if system.stat().st_size > SLOT:
-        raise TooLarge(f"the system takes {system.stat().st_size / MIB:.0f} MiB, and a slot has {SLOT / MIB:.0f}")
+        raise CardTooSmall(f"the system takes {system.stat().st_size / MIB:.0f} MiB, and a slot has {SLOT / MIB:.0f}")
     out.unlink(missing_ok=True)
     _sparse(out, SIZE)
     with out.open("r+b") as file:

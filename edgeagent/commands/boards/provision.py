@@ -8,7 +8,7 @@ import pwd
 from pathlib import Path
 
 from edgeagent import provisioning
-from edgeagent.provisioning import Outcome
+from edgeagent.provisioning import ProvisionOutcome
 from edgecommon.printing import Answer, lines_of
 from modelwire.errors import BadArgument, ModelWireError
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> Answer:
     try:
         outcome = provisioning.provision(Path(args.source), Path(args.dir), owner=_owner(args.owner), rate_of=rate_of)
     except (ModelWireError, OSError) as e:
-        outcome, error = Outcome.failed(e), e
+        outcome, error = ProvisionOutcome.failed(e), e
     if args.report:
         provisioning.write_report(Path(args.report), outcome)
     if args.issue:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgeagent import cli
 from edgeagent.provisioning import partition, provision
-from edgeagent.provisioning.outcome import State
+from edgeagent.provisioning.outcome import ProvisionStage
 from edgeagent.settings import reading
 from modelwire.errors import ConfigError, DiskUnwritable, MissingFile, ModelWireError, WrongKeyKind
 from modelwire.wire.keys import fingerprint
@@ -26,14 +26,14 @@ from tests.simulator.crashes import Crash, Steps
 def test_a_board_is_set_up_once_and_its_secrets_are_gone_from_the_boot_partition(tmp_path: Path) -> None:
     boot, folder = lay(tmp_path / "boot"), tmp_path / "agent"
     made = provision(boot, folder)
-    assert (made.state, made.device, made.fleet, made.error) == (State.SET_UP, "pi-7", "home", "")
+    assert (made.state, made.device, made.fleet, made.error) == (ProvisionStage.SET_UP, "pi-7", "home", "")
     assert is_whole(folder)
     assert (folder / "device.claim").read_text() == f"{TOKEN}\n"
     assert (folder / "broker.password").read_text() == "open sesame\n"
     assert {p.name for p in boot.iterdir()} == {"edgeagent.toml", "tiny.tflite", "fleet.pub", "config.txt"}
     before = held(folder)
     again = provision(boot, folder)
-    assert (again.state, again.device) == (State.READY, "pi-7")
+    assert (again.state, again.device) == (ProvisionStage.READY, "pi-7")
     assert held(folder) == before
     with rig(folder, centre(FakeClock())) as r:
         assert r.lineage.head().version == 0
@@ -52,7 +52,7 @@ def test_a_boot_partition_without_settings_leaves_the_board_waiting_and_all_as_i
     boot = tmp_path / "boot"
     boot.mkdir()
     (boot / "line-3.claim").write_text(TOKEN)
-    assert provision(boot, tmp_path / "agent").state is State.WAITING
+    assert provision(boot, tmp_path / "agent").state is ProvisionStage.WAITING
     assert not (tmp_path / "agent").exists() and (boot / "line-3.claim").exists()
 
 
@@ -154,7 +154,7 @@ def test_a_full_data_partition_is_named_and_the_secrets_stay(tmp_path: Path, mon
         provision(boot, tmp_path / "agent")
     monkeypatch.undo()
     assert held(boot) == before and not (tmp_path / "agent").exists()
-    assert provision(boot, tmp_path / "agent").state is State.SET_UP, "once there is room"
+    assert provision(boot, tmp_path / "agent").state is ProvisionStage.SET_UP, "once there is room"
 
 
 def test_nothing_is_made_over_what_somebody_put_there(tmp_path: Path) -> None:
@@ -168,14 +168,14 @@ def test_nothing_is_made_over_what_somebody_put_there(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "agent").mkdir()
-    assert provision(lay(tmp_path / "boot"), tmp_path / "agent").state is State.SET_UP
+    assert provision(lay(tmp_path / "boot"), tmp_path / "agent").state is ProvisionStage.SET_UP
 
 
 def test_a_new_claim_on_the_card_of_a_board_that_is_set_up_is_left_alone(tmp_path: Path) -> None:
     boot, folder = lay(tmp_path / "boot"), tmp_path / "agent"
     provision(boot, folder)
     (boot / "line-3.claim").write_text("another one\n")
-    assert provision(boot, folder).state is State.READY
+    assert provision(boot, folder).state is ProvisionStage.READY
     assert (boot / "line-3.claim").read_text() == "another one\n"
 
 
@@ -200,7 +200,7 @@ def test_a_kill_at_any_write_leaves_the_board_as_it_was_or_set_up_and_the_next_s
             # A secret is on the boot partition, or safe in a board that is set up.
             assert made or (left / "boot" / name).read_bytes() == data
         outcome = provision(left / "boot", left / "agent")
-        assert outcome.state is (State.READY if made else State.SET_UP) and not outcome.error
+        assert outcome.state is (ProvisionStage.READY if made else ProvisionStage.SET_UP) and not outcome.error
         assert is_whole(left / "agent") and not (left / ".edgeagent-provision").exists()
         if made:
             assert (left / "agent/device.claim").read_text() == f"{TOKEN}\n"
@@ -214,7 +214,7 @@ def test_a_kill_while_secrets_are_erased_leaves_none_that_is_whole_and_known_aft
     provision(boot, folder)
     (boot / "line-3.claim").write_bytes(claim)  # power went before its name was removed
     again = provision(boot, folder)
-    assert again.state is State.READY and not (boot / "line-3.claim").exists()
+    assert again.state is ProvisionStage.READY and not (boot / "line-3.claim").exists()
 
 
 NAMES = st.sampled_from(["edgeagent.toml", "fleet.pub", "tiny.tflite", "x.claim", "device.key", "broker.password", "\u00fc.claim", "-rf"])
@@ -236,7 +236,7 @@ def test_whatever_lies_on_a_boot_partition_is_set_up_or_refused_by_name(tmp_path
         assert error.message and not (place / "agent").exists()
         assert held(boot) == before
         return
-    if outcome.state is State.WAITING:
+    if outcome.state is ProvisionStage.WAITING:
         assert held(boot) == before and not (place / "agent").exists()
     else:
         assert is_whole(place / "agent")
@@ -275,5 +275,5 @@ def test_a_secret_that_cannot_be_erased_is_said_and_the_board_works(tmp_path: Pa
     monkeypatch.setattr(os, "pwrite", locked)
     made = provision(boot, folder)
     monkeypatch.undo()
-    assert made.state is State.SET_UP and "can't be erased" in made.error and is_whole(folder)
+    assert made.state is ProvisionStage.SET_UP and "can't be erased" in made.error and is_whole(folder)
     assert provision(boot, folder).error == "" and not (boot / "line-3.claim").exists()
