@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("boots", "cuts", "wheels")
+PARTS: tuple[str, ...] = ("boots", "cuts", "wheels", "pages")
 
 
 def measure(full: bool) -> Figures:
