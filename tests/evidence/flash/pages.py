@@ -16,7 +16,7 @@ from tests.evidence.parts import Figures, alone
 def measure(full: bool) -> Figures:
     """Return how many files a root holds by the page, all of them listed on it, for this machine's processor.
 
-    full: for arm64 as well, where the agent then runs in a Debian whose root can't be written; and bytes and seconds from an empty Debian to
+    full: for arm64 as well, where the agent runs in a Debian whose root can't be written; and bytes and seconds from an empty Debian to
     doctor's word, of each way of setting up. Left out, and said, where they can't be had.
     """
     own = next((target for target in porting.TARGETS.values() if not target.foreign), None)
