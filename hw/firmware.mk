@@ -3,7 +3,7 @@
 export HW_CACHE ?= $(CURDIR)/build/hw/cache
 BOARD ?= qemu-arm64
 
-.PHONY: help-hw wheels deb image bundle boot-test soak-image porting paths
+.PHONY: help-hw wheels deb deb-trial image bundle boot-test soak-image porting paths
 help-hw:
 	@sed -n -e 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' hw/firmware.mk | expand -t 16
 
@@ -12,6 +12,9 @@ wheels: $(VENV)/.ready ## wheels for three processors, run under emulation; TWIC
 
 deb: $(VENV)/.ready ## Debian packages of agent and centre; ARCH=arm64 for one alone
 	$(VENV)/bin/python -m hw.deb $(if $(ARCH),--arch $(ARCH))
+
+deb-trial: $(VENV)/.ready ## a package's life in a Debian, from installation to purge; ARCH=armhf
+	$(VENV)/bin/python -m hw.deb.trial --arch $(or $(ARCH),arm64)
 
 image: $(VENV)/.ready ## a flashable image; BOARD=qemu-arm64, rpi4 or rpi-zero2w
 	$(VENV)/bin/python -m hw.image --board $(BOARD)

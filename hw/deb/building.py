@@ -33,11 +33,11 @@ LONG = {
 }
 
 
-def build(name: str, architecture: str, *, version: str = __version__, out: Path = OUT, anew: bool = False) -> Path:
+def build(name: str, architecture: str, *, version: str = __version__, out: Path = OUT, anew: bool = False, packing: str = "xz") -> Path:
     """Build a package for an architecture and return its file. version: another one is for trying an upgrade.
 
-    anew: our own wheel is compiled again, though one of the same sources is kept. Raises NotMade where a tool is missing, or what is
-    asked for is not made.
+    anew: our own wheel is compiled again, though one of the same sources is kept; packing: none takes less time and more room.
+    Raises NotMade where a tool is missing, or what is asked for is not made.
     """
     package = MADE[name].get(architecture)
     if package is None:
@@ -61,7 +61,7 @@ def build(name: str, architecture: str, *, version: str = __version__, out: Path
         made = out / f"{name}_{version}_{architecture}.deb"
         new = out / f".{made.name}.{os.getpid()}"
         # One thread: what several pack differs from what one does, and a builder has any number.
-        words = ["dpkg-deb", "--root-owner-group", "--threads-max=1", "-Zxz", "--build", files, new]
+        words = ["dpkg-deb", "--root-owner-group", "--threads-max=1", f"-Z{packing}", "--build", files, new]
         run(words, env={"SOURCE_DATE_EPOCH": str(epoch)})
         new.rename(made)
     return made
