@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from edgeagent.settings.tree import Settings
 
 from .budget import mib
 from .sensors import Sensors
 
-OF_BOARD = Fraction(1, 2)  # of its memory: an application runs beside the agent
-OF_GROUP = Fraction(4, 5)  # of what its control groups let it take: what it writes on its way to the disk counts there, too
+OF_BOARD = (1, 2)  # of its memory: an application runs beside the agent
+OF_GROUP = (4, 5)  # of what its control groups let it take: what it writes on its way to the disk counts there, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +24,8 @@ class RamRoom:
 def room(sensors: Sensors) -> RamRoom | None:
     """Return how much of the memory the agent may take at most; None where the kernel says nothing."""
     board, group = sensors.memory(), sensors.group_limit()
-    rooms = [RamRoom(max(1, int(OF_BOARD * board)), f"half of the {mib(board)} MiB of this board")] if board else []
-    rooms += [RamRoom(max(1, int(OF_GROUP * group)), f"four fifths of the {mib(group)} MiB that its service may take")] if group else []
+    rooms = [RamRoom(_share(OF_BOARD, board), f"half of the {mib(board)} MiB of this board")] if board else []
+    rooms += [RamRoom(_share(OF_GROUP, group), f"four fifths of the {mib(group)} MiB that its service may take")] if group else []
     return min(rooms, key=lambda one: one.bytes, default=None)
 
 
@@ -44,3 +43,7 @@ def fitted(settings: Settings, sensors: Sensors) -> tuple[Settings, str]:
     )
     budget = replace(settings.budget, max_ram=min(settings.budget.max_ram, here.bytes))
     return replace(settings, budget=budget, models=models), f"budget.max_ram is {mib(most)} MiB, and {here.why} is {mib(here.bytes)} MiB"
+
+
+def _share(part: tuple[int, int], size: int) -> int:
+    return max(1, size * part[0] // part[1])

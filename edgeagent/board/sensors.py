@@ -91,7 +91,7 @@ class Sensors:
             else:
                 continue
             parts = [part for part in path.split("/") if part]
-            if ".." in parts:
+            if ".." in parts or "\0" in path:
                 parts = []  # of another namespace: what is above it can't be seen
             limits += [_whole(root.joinpath(*parts[:depth], file)) for depth in range(len(parts) + 1)]
         return min((limit for limit in limits if 0 < limit < _NO_LIMIT), default=0)

@@ -38,13 +38,13 @@ def storage_kind(sys: Path, device: int) -> str:
 def bounds_memory(sys: Path, proc: Path) -> bool | None:
     """Return whether the kernel can bound the memory of a service; None where it does not say."""
     controllers = text(sys / _GROUPS / "cgroup.controllers").split()
-    if controllers:
-        return "memory" in controllers
+    if "memory" in controllers:
+        return True
     for line in text(proc / "cgroups").splitlines():
         words = line.split()
         if words[:1] == ["memory"] and len(words) == 4:
-            return words[3] == "1"
-    return None
+            return words[3] == "1"  # on: of the first kind, or not handed down to where this runs
+    return False if controllers else None
 
 
 def watchdog(sys: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,17 @@ def test_the_limit_of_a_service_is_read_from_either_kind_of_control_groups(
     made, lowered = fitting.fitted(wanted(1024 * MIB), sensors)
     assert made.budget.max_ram == (limit * MIB * 4 // 5 if limit else 1024 * MIB)
     assert ("its service may take" in lowered) is bool(limit)
+
+
+@given(st.binary(max_size=400), st.binary(max_size=40))
+def test_control_groups_that_say_anything_bound_nothing_or_something(group: bytes, limit: bytes) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "self").mkdir()
+        (folder / "self" / "cgroup").write_bytes(b"0::/" + group)
+        (folder / "fs" / "cgroup").mkdir(parents=True)
+        (folder / "fs" / "cgroup" / "memory.max").write_bytes(limit)
+        assert 0 <= Sensors(sys=folder, proc=folder).group_limit() < 1 << 60
 
 
 def test_the_limits_of_a_profile_s_own_unit_lower_nothing(tmp_path: Path) -> None:

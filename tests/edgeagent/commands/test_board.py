@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from edgeagent import boards, cli
 from edgeagent.board.sensors import Sensors
 from edgeagent.boards import recognising
+from edgeagent.commands import run
 from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
 from edgeagent.state.folder import open_folder
@@ -168,3 +170,17 @@ def test_a_limit_of_bytes_written_is_the_board_s_and_no_model_s(tmp_path: Path) 
     path.write_text(path.read_text() + "budget = { flash_bytes_a_day = 5 }\n")
     with pytest.raises(ConfigError, match="the whole board's"):
         reading.load(path, environment={}, flags={})
+
+
+def test_the_agent_goes_by_the_zones_that_its_settings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "d", board__thermal_zones="cpu-thermal, soc-thermal")
+    seen: list[Sensors] = []
+
+    def no_agent(*given: object, sensors: Sensors, **more: object) -> None:
+        seen.append(sensors)
+        raise ConfigError(reason="seen enough")
+
+    monkeypatch.setattr(run, "Agent", no_agent)
+    monkeypatch.setattr(run, "opener", lambda device, eager: SimpleNamespace(extractors=None))
+    assert cli.main(["run", "--once", "--dir", str(tmp_path / "d")]) == ConfigError.code
+    assert [one.zones for one in seen] == [("cpu-thermal", "soc-thermal")]

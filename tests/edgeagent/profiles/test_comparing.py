@@ -115,6 +115,8 @@ def test_a_zone_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) ->
         ({"sys/fs/cgroup/cgroup.controllers": "cpuset cpu io pids\n"}, False),
         ({"proc/cgroups": "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t90\t1\nmemory\t0\t90\t0\n"}, False),
         ({"proc/cgroups": "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t5\t90\t1\n"}, True),
+        ({"sys/fs/cgroup/cgroup.controllers": "cpu pids\n", "proc/cgroups": "memory\t0\t90\t1\n"}, True),
+        ({"sys/fs/cgroup/cgroup.controllers": "cpu pids\n", "proc/cgroups": "memory\t0\t90\t0\n"}, False),
         ({"proc/cgroups": "memory\t\xff\n"}, None),
         ({}, None),
     ],

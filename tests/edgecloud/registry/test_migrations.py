@@ -6,17 +6,20 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlite_utils import Migrations
 
-from edgecloud.registry import open_registry
+from edgecloud.registry import AlarmRow, open_registry
 from edgecloud.registry.sqlite import schema
 from modelwire.errors import OldWire, UnsupportedWire
 from tests.edgecloud.centre import Centre, make_registry
 from tests.edgecloud.desk import Desk
 from tests.edgecloud.device import Base, ScriptedDevice
+
+ALARM = AlarmRow("pi-7", "digits", "fork", "two folders", 20, times=3)
 
 
 def make_schema(path: Path, number: int) -> None:
@@ -60,26 +63,29 @@ def test_the_number_is_above_all_that_were_made_before(tmp_path: Path, base: Bas
     store.close()
 
 
-@pytest.mark.parametrize("number", [12, 13, 14, 15, 18, 19, 20])
+@pytest.mark.parametrize("number", [12, 13, 14, 15, 18, 19, 20, 21])
 def test_a_backup_of_each_older_release_is_restored(
     tmp_path: Path, base: Base, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     older, apply = tmp_path / "older.db", Migrations.apply
     names = {
         12: "m013_keeping", 13: "m014_thinning", 14: "m015_tallies", 15: "m016_sketches", 18: "m019_merges", 19: "m020_quotas",
-        20: "m021_rollouts",
+        20: "m021_rollouts", 21: "m022_alarms_of_boards",
     }  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setattr(Migrations, "apply", lambda self, tables: apply(self, tables, stop_before=names[number]))
         patch.setattr(schema, "SCHEMA", number)
         patch.setattr(schema, "_require_own_objects", lambda database: None)
-        make_registry(older, base, files_from=100).close()
+        store = make_registry(older, base, files_from=100)
+        store.losses.raise_alarm(ALARM)
+        store.close()
     monkeypatch.chdir(tmp_path)
     desk = Desk(tmp_path, capsys)
     desk.ok("restore", "older.db", "--db", "new.db")
     assert desk.json("verify", "--all", "--db", "new.db")["tampered"] == []
     store = open_registry(tmp_path / "new.db", readonly=True)
     assert store.database.number("PRAGMA user_version") == schema.SCHEMA and len(store.bases.all()) == 1
+    assert store.losses.alarms() == [replace(ALARM, first_at=ALARM.last_at)]
     store.close()
 
 
