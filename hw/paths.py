@@ -1,6 +1,6 @@
 """Types the two ways of docs/board-setup.md that end in a Debian, each from nothing, and measures what came, what lies there, how long.
 
-    python -m hw.paths [package|pip] [--folder build/hw/paths] [--keep]
+    python -m hw.paths [package|pip] [--deb FILE] [--folder build/hw/paths] [--keep]
 
 Each way gets an empty Debian 12 of this machine's processor (hw.roots): Debian's smallest with Python, as a board has it at least. Every
 command of the page is typed as it stands, by root, for whom sudo has nothing to do; the broker is a real one, on this machine. At the end
@@ -68,6 +68,7 @@ SETTINGS = "The settings"
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hw.paths", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("way", nargs="?", choices=sorted(WAYS), help="one of them alone (default: both)")
+    parser.add_argument("--deb", type=Path, metavar="FILE", help="the agent's package (default: it is made)")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/hw/paths", help="where it is done (default: build/hw/paths)")
     parser.add_argument("--keep", action="store_true", help="leave the Debians there afterwards")
     args = parser.parse_args(arguments)
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for way in [args.way] if args.way else WAYS:
             shutil.rmtree(folder / way, ignore_errors=True)
-            cost = typed(WAYS[way], own, folder / way)
+            cost = typed(WAYS[way], own, folder / way, args.deb)
             (folder / f"{way}.json").write_text(json.dumps(asdict(cost), indent=1) + "\n")
             print(shown(cost), flush=True)
             if not args.keep:
@@ -91,12 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def typed(way: Way, arch: str, folder: Path) -> Cost:
+def typed(way: Way, arch: str, folder: Path, deb: Path | None = None) -> Cost:
     """Type a way of the page into an empty Debian, to its doctor's word. Raises CalledProcessError with what was said where it fails."""
     system = roots.unpacked(roots.archive(arch), folder / "system")
     furnished(system)
     before = size(system)
-    carried = carry(way, arch, system)
+    carried = carry(way, arch, system, deb)
     given = to_start_with(folder)
     seconds = {}
     with broker.mosquitto(folder / "broker") as b:
@@ -133,12 +134,12 @@ def furnished(system: Path) -> None:
     foreign.run(system, ["apt-get", "update", "-qq"], env=ENVIRONMENT, timeout=600)
 
 
-def carry(way: Way, arch: str, system: Path) -> int:
+def carry(way: Way, arch: str, system: Path, deb: Path | None) -> int:
     """Bring along what a person brings: the package, or a clone. Returns its bytes where it comes over the net."""
     into = system / way.folder.lstrip("/")
     into.mkdir(parents=True)
     if way.name == "package":
-        made = build("edgeagent", arch)
+        made = deb or build("edgeagent", arch)
         shutil.copy(made, into)
         return made.stat().st_size
     for name in facts.tracked():

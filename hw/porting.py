@@ -87,8 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def ported(target: Target, folder: Path, *, here: bool) -> None:
-    """Go the way of the page for one processor, in a folder that is made anew, and say each step. Raises NotAsThePageSays."""
+def ported(target: Target, folder: Path, *, here: bool) -> int:
+    """Go the way of the page for one processor, in a folder that is made anew, and say each step. Returns how many files are installed.
+
+    here: start it under this Python. Raises NotAsThePageSays, and CannotRun where there can be no Debian of that processor.
+    """
     began = time.monotonic()
 
     def say(text: str) -> None:
@@ -104,6 +107,7 @@ def ported(target: Target, folder: Path, *, here: bool) -> None:
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     say(f"installed for {target.machine}: {count} files, {size:,} bytes, all of them listed on the page")
     say(start_here(folder, root) if here else start_there(target, folder, root))
+    return count
 
 
 # The sources, and the page's commands for them

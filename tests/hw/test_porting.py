@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,6 +58,22 @@ def test_what_a_doctor_finds_wrong_on_the_board_fails_it_and_a_broker_that_is_aw
     for bad in (report(disk=False), {"checks": []}):
         with pytest.raises(porting.NotAsThePageSays):
             porting.well(bad)
+
+
+def test_user_and_folder_are_those_of_the_unit(tmp_path: Path) -> None:
+    unit = (porting.ROOT / "deploy" / "edgeagent.service").read_text()
+    (user,) = re.findall(r"^User=(.*)$", unit, re.M)
+    (folder,) = re.findall(r"^StateDirectory=(.*)$", unit, re.M)
+    (mode,) = re.findall(r"^StateDirectoryMode=(.*)$", unit, re.M)
+    recipe = porting.ROOT / "hw" / "recipe"
+    assert f"\nd /var/lib/{folder} {mode} {user} {user}\n" in (recipe / "edgeagent.tmpfiles").read_text()
+    sysusers = recipe / "edgeagent.sysusers"
+    assert re.search(rf'^u {user} - "[^"]+" /var/lib/{folder}$', sysusers.read_text(), re.M)
+    if shutil.which("systemd-sysusers") is None:
+        pytest.skip("systemd-sysusers is not on this machine: apt-get install systemd")
+    command = ["systemd-sysusers", "--dry-run", f"--root={tmp_path}", str(sysusers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"Creating user '{user}'" in done.stderr + done.stdout and "Failed" not in done.stderr
 
 
 @pytest.mark.slow("makes an archive of the sources, a wheel of that, a root of that, and starts the agent there", seconds=40)

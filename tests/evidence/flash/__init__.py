@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("wheels", "boots", "cuts", "lean", "deb", "image")
+PARTS: tuple[str, ...] = ("wheels", "boots", "cuts", "lean", "deb", "image", "pages")
 
 
 def measure(full: bool) -> Figures:
