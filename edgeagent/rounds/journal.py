@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgeagent.training.course import Course, Kept
 
 EVERY = 0.02  # seconds of training between two writes; a step that takes longer is written when it is done
+JOURNAL = "journal"  # the part of what the agent writes that this is
 FLUSH = 30.0  # seconds between two flushes to the disk
 _MAGIC = b"\x89EAJ\r\n\x1a\n"
 _HEAD = struct.Struct("<8sIIQ")  # magic, bytes and crc32 of the facts, bytes of one half's arrays
@@ -119,7 +120,7 @@ class Journal:
         """Write down where the course stands. Trouble with the disk ends the writing, not the training."""
         if self.trouble or (self._file is not None and self._written == course.done):
             return
-        began = self._clock.monotonic()
+        began, before = self._clock.monotonic(), disk.begin_part(JOURNAL)
         try:
             kept = {name: a if a.flags.c_contiguous else a.copy() for name, a in course.keep().items()}
             if self.path is not None:
@@ -134,6 +135,8 @@ class Journal:
         except OSError as e:
             self.trouble = e.strerror or str(e)
             self.close()  # what stands there stays true
+        finally:
+            disk.begin_part(before)
         self._last = self._clock.monotonic()
         self.writing += self._last - began
 

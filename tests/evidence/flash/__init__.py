@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ()
+PARTS: tuple[str, ...] = ("wear",)
 
 
 def measure(full: bool) -> Figures:
