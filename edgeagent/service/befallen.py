@@ -175,7 +175,7 @@ def _whole(known: WrittenDays) -> int | None:
 def flash_lines(document: dict[str, Any]) -> list[str]:
     """Return what people read of it; nothing before anything is known."""
     a_day, now = document["bytes_a_day"], document["since_start"]
-    if a_day is None and now is None and not document["today"]:
+    if a_day is None and now is None and not document["limit"]:
         return []
     of = f" of {disk.said(document['limit'])}" if document["limit"] else ""
     rate = f"about {disk.said(a_day)} in a day of running" if a_day is not None else "a day's figure comes after an hour of running"
