@@ -164,17 +164,20 @@ class Journal:
         """Open the file in memory where it finds room there, else on the disk."""
         facts = json.dumps({"begun": asdict(self._round), "layout": layout_of(kept)}).encode()
         self._half, self._halves_from = sum(a.nbytes for a in kept.values()), _first(len(facts))
-        place = in_memory.place_of(path) if self._sensors is not None else None
+        place = in_memory.place_of(path) if self._sensors is not None and in_memory.may_make(path) else None
         whole = self._halves_from + 2 * _padded(_HALF.size + self._half)
         if place is not None and self._sensors is not None and in_memory.has_room(whole, self._sensors):
             with contextlib.suppress(OSError):
                 handle = self._open_at(place, facts)
                 try:
+                    if not in_memory.is_ours(handle, path):  # anyone may make a file there: none of what was learned goes into it
+                        raise OSError(0, "another's file")
                     if _steps_at(path, json.loads(facts)) is None:  # so that a start finds that a round is under way
                         in_memory.copy(handle, [(0, self._halves_from)], whole, path)
                 except BaseException:
                     os.close(handle)
-                    place.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        place.unlink()
                     raise
                 self._in_memory = True
                 return handle

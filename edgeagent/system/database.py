@@ -39,7 +39,8 @@ def open_database(
         raise MissingFile(path=path, what="the agent's state")
     database = Database(path, _named, synchronous="FULL" if durable else "NORMAL", patience=patience, part=part)
     database.run(f"PRAGMA cache_size=-{CACHE}")
-    database.run(f"PRAGMA wal_autocheckpoint={LOG}")
+    if durable:  # each commit is flushed
+        database.run(f"PRAGMA wal_autocheckpoint={LOG}")
     if migrate is not None and database.number("PRAGMA user_version") < release:
         migrate(database)
     written = database.number("PRAGMA user_version")
