@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 from modelwire.errors import DiskUnwritable
 
 TRIED = 256 * 1024  # bytes for which a look tries whether there is room: what SQLite's own files need, and some more
+OTHER = "other"  # the part of what nobody named
 _MOUNTS = Path("/proc/self/mountinfo")
 _NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -149,3 +152,59 @@ def _mount(path: str) -> tuple[str, str, bool]:
                 kind, *_, options = more.split(" ")
                 best, given_up = place, not {"ro", "emergency_ro", "shutdown"}.isdisjoint(options.split(","))
     return best, kind, given_up
+
+
+class WriteTally:
+    """What each part of a program has written: a count of bytes is read where one part ends and another begins, by one thread.
+
+    What other threads and processes write meanwhile is counted with the part at hand: the sum is right.
+    """
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        """count: bytes that this process has written, as it stands."""
+        self._count, self._thread = count, threading.get_ident()
+        self._part, self._last = OTHER, count()
+        self._bytes = Counter[str]()
+
+    def begin(self, part: str) -> str:
+        """Count for another part from now on, and return the one before it."""
+        before = self._part
+        if threading.get_ident() == self._thread:
+            now = self._count()
+            self._bytes[before] += max(0, now - self._last)
+            self._part, self._last = part, now
+        return before
+
+    def taken(self) -> Counter[str]:
+        """Return the bytes of each part since this was asked last."""
+        self.begin(self._part)
+        out, self._bytes = self._bytes, Counter()
+        return out
+
+
+_tallies: list[WriteTally] = []  # the newest counts
+
+
+@contextmanager
+def tallied(tally: WriteTally) -> Iterator[None]:
+    """Let this tally count what is written in the block."""
+    _tallies.append(tally)
+    try:
+        yield
+    finally:
+        _tallies.remove(tally)
+
+
+def begin_part(part: str) -> str:
+    """Count what is written for another part from now on, and return the one before it; where nothing counts, it means nothing."""
+    return _tallies[-1].begin(part) if _tallies else OTHER
+
+
+@contextmanager
+def writing(part: str) -> Iterator[None]:
+    """Count what the block writes for a part."""
+    before = begin_part(part)
+    try:
+        yield
+    finally:
+        begin_part(before)

@@ -34,6 +34,7 @@ class Fault(Enum):
     FAILED = "a statement that fails, of a file that another program wrote or a fault of ours"
 
 
+_WRITES = ("INSERT", "UPDATE", "DELETE")  # statements that commit by themselves outside a transaction
 _FAULTS = (sqlite3.DatabaseError, UnicodeDecodeError)  # that get a name
 Name = Callable[[Fault, Path, Exception], Exception | None]
 
@@ -48,7 +49,7 @@ class Database:
 
     def __init__(
         self, path: Path, name: Name, *, mode: str = "rw", synchronous: str = "FULL", busy: float | None = None, savepoints: bool = False,
-        patience: int = 0, still: bool = False,
+        patience: int = 0, still: bool = False, part: str = disk.OTHER,
     ) -> None:  # fmt: skip
         """name: the error that says a fault of this file; None leaves it SQLite's. mode: ro, rw or rwc, which makes a file.
 
@@ -56,7 +57,9 @@ class Database:
         savepoints: a transaction inside another is taken back alone when it fails.
         still: nobody writes it, and nothing is written beside it to read it; what stands in its log alone is not seen.
         patience: millions of SQLite's steps that one statement may take, for a file into which others write; 0: any.
+        part: for which what is written there is counted (`disk.WriteTally`).
         """
+        self.part = part
         self.path, self._name, self._savepoints = path, name, savepoints
         timeout = BUSY if busy is None else busy
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -135,11 +138,20 @@ class Database:
 
     def run(self, sql: str, *values: object) -> int:
         """Run a statement; return how many rows it changed."""
-        self._steps = 0
+        return self._changed(sql, values).rowcount
+
+    def _changed(self, sql: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+        """Run a statement; what one that commits by itself writes is counted for this file's part."""
+        self._steps, before = 0, ""
         try:
-            return self.connection.execute(sql, values).rowcount
+            if sql.startswith(_WRITES) and not self.connection.in_transaction:
+                before = disk.begin_part(self.part)
+            return self.connection.execute(sql, values)
         except _FAULTS as error:
             self._raise(error)
+        finally:
+            if before:
+                disk.begin_part(before)
 
     def insert(self, table: str, **values: object) -> int:
         """Insert one row; return its rowid. Table and columns are named in the source, never by anyone else."""
@@ -149,11 +161,7 @@ class Database:
 
     def add(self, sql: str, *values: object) -> int:
         """Run an INSERT of one row; return its rowid."""
-        self._steps = 0
-        try:
-            row_id = self.connection.execute(sql, values).lastrowid
-        except _FAULTS as error:
-            self._raise(error)
+        row_id = self._changed(sql, values).lastrowid
         assert row_id is not None
         return row_id
 
@@ -245,10 +253,10 @@ class _Named:
 class _Transaction:
     """The block of a transaction, or of a part of one."""
 
-    __slots__ = ("_database", "_inside", "_savepoints")
+    __slots__ = ("_before", "_database", "_inside", "_savepoints")
 
     def __init__(self, database: Database, savepoints: bool) -> None:
-        self._database, self._savepoints = database, savepoints
+        self._database, self._savepoints, self._before = database, savepoints, ""
 
     def __enter__(self) -> None:
         try:
@@ -256,8 +264,13 @@ class _Transaction:
         except _FAULTS as error:  # it may be closed
             self._database._raise(error)
         if not self._inside:
+            self._before = disk.begin_part(self._database.part)
             # IMMEDIATE: a deferred transaction that turns into a writer does not wait for another one, it fails.
-            self._database.run("BEGIN IMMEDIATE")
+            try:
+                self._database.run("BEGIN IMMEDIATE")
+            except BaseException:
+                disk.begin_part(self._before)
+                raise
             self._database.era += 1
         elif self._savepoints:
             self._database.run("SAVEPOINT inside")
@@ -265,14 +278,18 @@ class _Transaction:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._inside and not self._savepoints:
             return
-        if error is None:
-            try:
-                self._database.run("RELEASE inside" if self._inside else "COMMIT")
-            except BaseException:
+        try:
+            if error is None:
+                try:
+                    self._database.run("RELEASE inside" if self._inside else "COMMIT")
+                except BaseException:
+                    self._take_back()
+                    raise
+            else:
                 self._take_back()
-                raise
-        else:
-            self._take_back()
+        finally:
+            if not self._inside:
+                disk.begin_part(self._before)
 
     def _take_back(self) -> None:
         self._database.era += 1

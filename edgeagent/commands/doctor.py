@@ -232,9 +232,10 @@ def _welcome(loaded: Loaded, device: Glance, name: str) -> str | Finding:
 def _others(device: Glance) -> Iterator[Finding]:
     """Yield the troubles that no other check tells of."""
     for one in befallen.befallen(device, time.time()):
-        if one.id in ("key-changed", "clock-off", "month-spent"):
+        if one.id in ("key-changed", "clock-off", "month-spent", "flash-spent"):
             said = one.document()
-            yield Finding("trouble", None if one.id == "month-spent" else False, f"{one.id}: {one.text}", said["asks"], one.id, one.id)
+            no_fault = one.id in ("month-spent", "flash-spent")
+            yield Finding("trouble", None if no_fault else False, f"{one.id}: {one.text}", said["asks"], one.id, one.id)
 
 
 def _forked(blocked: str) -> str:

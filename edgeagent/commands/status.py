@@ -28,7 +28,7 @@ from .answer import add_folder, disk_document, disk_lines, key_lines, load, loca
 
 NAME = "status"
 HELP = "Say what this device serves, what of it is known at the centre, and what waits. Works while the agent runs."
-TOLD_HERE = ("key-changed", "clock-off", "board-smaller", "month-spent")  # the others have lines of their own
+TOLD_HERE = ("key-changed", "clock-off", "board-smaller", "month-spent", "flash-spent")  # the others have lines of their own
 EXAMPLES = ("edgeagent status", "edgeagent status --dir pi-7 --json")
 
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> Answer:
             "agent_pid": pid, "models": models, "certificate": own, **disk_document(device),
             "ousted": ousted(device.database) if pid and device.database is not None else "",
             "troubles": [one.document() for one in here], "got_over": [asdict(one) for one in befallen.got_over(device)],
-            "month": befallen.month_document(device, time.time()), "flash": befallen.flash_document(device),
+            "month": befallen.month_document(device, time.time()), "flash": befallen.flash_document(device, time.time()),
             "link": None if said is None else asdict(said), "unread": None if large is None else asdict(large),
             "other_fleet": held.foreign.hex() if held is not None else "", "heard": held.time if held is not None else 0,
         }  # fmt: skip
@@ -98,7 +98,7 @@ def _spent_lines(document: dict[str, Any]) -> list[str]:
     if document["month"] is None:
         return []
     lines = [befallen.month_line(document["month"])] if document["month"]["limit"] or document["month"]["sent"] else []
-    return lines + ([line] if (line := befallen.flash_line(document["flash"])) else [])
+    return lines + befallen.flash_lines(document["flash"])
 
 
 def _trouble_lines(here: list[befallen.Befallen], document: dict[str, Any]) -> list[str]:

@@ -14,9 +14,11 @@ from edgeagent.rounds.reports import as_document, as_text
 from edgeagent.rounds.round import Round, RoundReport
 from edgeagent.rounds.standing import OpenModel
 from edgeagent.service import measuring
+from edgeagent.service.counting import written_counted
 from edgeagent.service.measuring import Measuring
 from edgeagent.service.opener import opener, standing_of
 from edgeagent.settings.tree import ModelSettings
+from edgeagent.spending import flash
 from edgeagent.state.folder import DeviceFolder, open_folder
 from edgeagent.state.lineage import Lineage
 from edgecommon.printing import Answer, lines_of
@@ -43,13 +45,16 @@ def run(args: argparse.Namespace) -> Answer:
         for lineage in lineages:
             _check_not_on_trial(lineage)
             rounds.check_due(standing_of(device, lineage, models, memory=memory), device.settings.outbox.max_bytes)
-        for lineage in lineages:
-            standing = standing_of(device, lineage, models, memory=memory)
-            measure_first(device, lineage, standing.settings, models)
-            report = finish(rounds.run(standing))
-            if report.error is not None:  # it diverged: the model is as before, and the caller must look at it
-                raise report.error
-            reports.append(report)
+        with written_counted(device) as count:
+            for lineage in lineages:
+                standing = standing_of(device, lineage, models, memory=memory)
+                if text := flash.spent(standing.settings.budget.flash_bytes_a_day, count.today(time.time())):
+                    _log.warning("%s: trouble flash-spent: %s; you asked for this round, so it does not wait", lineage.name, text)
+                measure_first(device, lineage, standing.settings, models)
+                report = finish(rounds.run(standing))
+                if report.error is not None:  # it diverged: the model is as before, and the caller must look at it
+                    raise report.error
+                reports.append(report)
     return Answer({"rounds": [as_document(r) for r in reports]}, lines_of(as_text(r) for r in reports))
 
 

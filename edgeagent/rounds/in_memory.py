@@ -36,13 +36,21 @@ def place_of(path: Path) -> Path | None:
     return FOLDER / f"edgeagent-{owner}-{name}.round"
 
 
-def is_ours(place: Path, path: Path) -> bool:
-    """Return whether the file at `place` is one that the owner of the folder of `path` alone may write and read."""
+def is_ours(place: Path | int, path: Path) -> bool:
+    """Return whether the file at `place`, or an open one, is one that the owner of the folder of `path` alone may write and read."""
     try:
-        found, owner = os.lstat(place), path.parent.stat().st_uid
+        found, owner = os.fstat(place) if isinstance(place, int) else os.lstat(place), path.parent.stat().st_uid
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_uid == owner and not found.st_mode & 0o077 and found.st_nlink == 1
+
+
+def may_make(path: Path) -> bool:
+    """Return whether this process would make a file in memory that is the owner's of the folder of `path`: root's would not be."""
+    try:
+        return os.geteuid() == path.parent.stat().st_uid
+    except OSError:
+        return False
 
 
 def has_room(size: int, sensors: Sensors) -> bool:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgeagent.training.course import Course, Kept
 
 EVERY = 0.02  # seconds of training between two writes; a step that takes longer is written when it is done
+JOURNAL = "journal"  # the part of what the agent writes that this is
 FLUSH = 30.0  # seconds between two flushes to the disk
 _MAGIC = b"\x89EAJ\r\n\x1a\n"
 _HEAD = struct.Struct("<8sIIQ")  # magic, bytes and crc32 of the facts, bytes of one half's arrays
@@ -119,7 +120,7 @@ class Journal:
         """Write down where the course stands. Trouble with the disk ends the writing, not the training."""
         if self.trouble or (self._file is not None and self._written == course.done):
             return
-        began = self._clock.monotonic()
+        began, before = self._clock.monotonic(), disk.begin_part(JOURNAL)
         try:
             kept = {name: a if a.flags.c_contiguous else a.copy() for name, a in course.keep().items()}
             if self.path is not None:
@@ -134,6 +135,8 @@ class Journal:
         except OSError as e:
             self.trouble = e.strerror or str(e)
             self.close()  # what stands there stays true
+        finally:
+            disk.begin_part(before)
         self._last = self._clock.monotonic()
         self.writing += self._last - began
 
@@ -161,17 +164,20 @@ class Journal:
         """Open the file in memory where it finds room there, else on the disk."""
         facts = json.dumps({"begun": asdict(self._round), "layout": layout_of(kept)}).encode()
         self._half, self._halves_from = sum(a.nbytes for a in kept.values()), _first(len(facts))
-        place = in_memory.place_of(path) if self._sensors is not None else None
+        place = in_memory.place_of(path) if self._sensors is not None and in_memory.may_make(path) else None
         whole = self._halves_from + 2 * _padded(_HALF.size + self._half)
         if place is not None and self._sensors is not None and in_memory.has_room(whole, self._sensors):
             with contextlib.suppress(OSError):
                 handle = self._open_at(place, facts)
                 try:
+                    if not in_memory.is_ours(handle, path):  # anyone may make a file there: none of what was learned goes into it
+                        raise OSError(0, "another's file")
                     if _steps_at(path, json.loads(facts)) is None:  # so that a start finds that a round is under way
                         in_memory.copy(handle, [(0, self._halves_from)], whole, path)
                 except BaseException:
                     os.close(handle)
-                    place.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        place.unlink()
                     raise
                 self._in_memory = True
                 return handle

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgeagent.settings.channels import channels_of
-from edgeagent.system.database import create_database, look_into, open_database
+from edgeagent.system.database import SAMPLES, create_database, look_into, open_database
 from edgecommon.files import flush_folder
 from edgecommon.sqlite import Database, Row
 from modelwire import limits
@@ -95,7 +95,9 @@ class Spool:
             self._db, _ = look_into(file, RELEASE, patience=spool_tables.PATIENCE)
         else:
             sharing.require_may_write(file)
-            self._db = open_database(file, RELEASE, durable=False, migrate=spool_tables.migrate, patience=spool_tables.PATIENCE)
+            self._db = open_database(
+                file, RELEASE, durable=False, migrate=spool_tables.migrate, patience=spool_tables.PATIENCE, part=SAMPLES
+            )
         self._db.run("PRAGMA trusted_schema = OFF")  # others may write this file than who holds the key
         self._wall = wall
         self.cards, self.features = CardStore(self._db), FeatureStore(self._db)

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["agent", "befallen", "calibrating", "disk_wait", "goal", "measuring", "opener"]
+__all__ = ["agent", "befallen", "calibrating", "counting", "disk_wait", "goal", "measuring", "opener"]

@@ -88,7 +88,7 @@ class Agent:
         self.sessions = talks(
             d, side, self.clock, self.deploys, may_wait=self._may_wait, interrupt=self._interrupt_of, idle=self._idle
         )
-        held = {name: session.deploying.holds_training for name, session in self.sessions.items()}
+        held = {name: self._counts.held(name, session.deploying.holds_training) for name, session in self.sessions.items()}
         self._allowance = Allowance(d, self.sensors, self.clock, held)
 
     def stop(self, why: str) -> None:
@@ -390,6 +390,7 @@ class Agent:
         return apart if apart >= 0 else self.clock.monotonic() - self._began
 
     def _finish(self, report: RoundReport) -> None:
+        self._counts.round_over()
         self.reports.append(report)
         del self.reports[:-REPORTS]
         self._done_once.add(report.model)

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeagent.link.metered import Leaving
 from edgeagent.spending import flash
-from edgeagent.spending.flash import WrittenDays
+from edgeagent.spending.flash import WrittenDays, WrittenToday
 from edgeagent.spending.month import Month, MonthBytes, allowance, months
 from edgeagent.state.folder import ousted
 from edgeagent.state.history import KeylessBoard
@@ -20,6 +20,7 @@ from edgeagent.troubles.table import trouble
 from edgeagent.troubles.told import told
 from edgecommon import disk
 from edgecommon.disk import FileSystem
+from edgecommon.sqlite import Database
 from modelwire.wire import topics
 
 from .counting import clock_off
@@ -88,6 +89,8 @@ def _of_database(device: Glance, now: float) -> Iterator[Befallen]:
     for name in device.lineages:
         if (error := _spent(device, name, now)) is not None:
             yield Befallen("month-spent", f"{name}: {error}")
+        if text := worn(device, name, now):
+            yield Befallen("flash-spent", f"{name}: {text}")
 
 
 def _spent(device: Glance, name: str, now: float) -> str | None:
@@ -131,31 +134,59 @@ def month_line(document: dict[str, Any]) -> str:
     return f"link in {document['month']}: {spent}{of} ({disk.said(document['sent'])} sent, {disk.said(document['received'])} received)"
 
 
-def flash_document(device: Glance) -> dict[str, Any] | None:
-    """Return what machines read of what is written to the disk; None without the database."""
+def worn(device: Glance, name: str, now: float) -> str:
+    """Return why a model's rounds wait for the next day; empty where they do not."""
+    limit = device.settings.model(name).budget.flash_bytes_a_day
+    if not limit or device.database is None:
+        return ""
+    return flash.spent(limit, flash.today(device.database, now, agent=device.agent).bytes)
+
+
+def flash_document(device: Glance, now: float) -> dict[str, Any] | None:
+    """Return what machines read of what is written to the disk; None without the database. now: Unix seconds."""
     if device.database is None:
         return None
-    known, now = flash.written(device.database), None
+    known, since = flash.written(device.database), None
     if device.agent is not None:
-        now = flash.of_process(Path("/proc") / str(device.agent))
+        since = flash.of_process(Path("/proc") / str(device.agent))
+    day = flash.today(device.database, now, agent=device.agent)
+    limits = [limit for m in device.settings.models if (limit := m.budget.flash_bytes_a_day)]
     return {
         "bytes": known.bytes, "seconds": round(known.seconds), "bytes_a_day": _whole(known), "source": flash.SAID[known.source],
-        "since_start": now,
+        "since_start": since, "today": day.bytes, "limit": min(limits, default=None), "parts": _parts(device.database, day),
+        "bytes_a_year": None if known.a_day is None else round(365 * known.a_day),
     }  # fmt: skip
+
+
+def _parts(database: Database, day: WrittenToday) -> dict[str, dict[str, float]]:
+    """Return of each part what is noted of today, and its share of all that is noted of the last days."""
+    days = flash.noted(database).days.values()
+    whole = sum(sum(parts.values()) for parts in days)
+    names = sorted({name for parts in days for name in parts})
+    return {
+        name: {"today": day.parts.get(name, 0), "share": round(sum(parts.get(name, 0) for parts in days) / max(whole, 1), 3)}
+        for name in names
+    }
 
 
 def _whole(known: WrittenDays) -> int | None:
     return None if known.a_day is None else round(known.a_day)
 
 
-def flash_line(document: dict[str, Any]) -> str:
-    """Return what people read of it; empty before anything is known."""
+def flash_lines(document: dict[str, Any]) -> list[str]:
+    """Return what people read of it; nothing before anything is known."""
     a_day, now = document["bytes_a_day"], document["since_start"]
-    if a_day is None and now is None:
-        return ""
-    rate = f"about {disk.said(a_day)} a day" if a_day is not None else "a day's figure comes after an hour of running"
+    if a_day is None and now is None and not document["limit"]:
+        return []
+    of = f" of {disk.said(document['limit'])}" if document["limit"] else ""
+    rate = f"about {disk.said(a_day)} in a day of running" if a_day is not None else "a day's figure comes after an hour of running"
+    year = f", {disk.said(document['bytes_a_year'])} in a year" if a_day is not None else ""
     since = f", {disk.said(now)} since the agent started" if now is not None else ""
-    return f"written to the disk: {rate}{since} ({document['source']})"
+    lines = [f"written to the disk: {disk.said(document['today'])}{of} today (UTC){since}; {rate}{year} ({document['source']})"]
+    shares = sorted(((one["share"], name) for name, one in document["parts"].items() if one["share"] >= 0.005), reverse=True)
+    if shares:
+        lines.append("  of it " + ", ".join(f"{name} {share:.0%}" for share, name in shares))
+    return lines
 
 
 # What was got over.

@@ -4,22 +4,26 @@ that were let go unread, and how far its clock is off."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from edgeagent.board.budget import TrainingWait
 from edgeagent.link.unread import UnreadTally
+from edgeagent.spending import flash
 from edgeagent.spending.flash import FlashCount
 from edgeagent.spending.month import Month
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.system.clock import Clock
 from edgeagent.troubles.told import tell
+from edgecommon import disk
 from edgecommon.sqlite import Database
 from modelwire.errors import ModelWireError
 
 if TYPE_CHECKING:
     from edgeagent.link.session import Session
 
+NEXT_DAY = "the next day (UTC), or a higher budget.flash_bytes_a_day"
 EVERY = 5.0  # seconds between two looks: they read the database
 SMALLER = "board-smaller"
 OFF = 86_400.0  # seconds from the centre's clock beyond which this board's is wrong
@@ -31,14 +35,13 @@ class BoardCounts:
 
     def __init__(self, device: DeviceFolder, clock: Clock) -> None:
         self._device, self._clock = device, clock
-        databases = device.database, device.spool.database
         self.month = Month(device.database, device.settings.link.monthly_bytes)
-        self._flash = FlashCount(device.database, lambda: sum(d.connection.total_changes for d in databases))
+        self._flash = _flash_count(device)
         self.unread = UnreadTally(device.database, clock.wall)
         self._due = 0.0
         self._heard: tuple[int, float] | None = None  # the centre's newest time, and monotonic seconds at which it was heard
         self._off: str | None = None  # what was said of the clock in this run; None before it was compared
-        self._spent = ""
+        self._spent = self._wore = ""
 
     def begin(self) -> None:
         now = self._clock.monotonic()
@@ -60,6 +63,25 @@ class BoardCounts:
         self._look_at_month(sessions)
         self.month.look(wall, now)
         self._flash.look(wall, now)
+
+    def round_over(self) -> None:
+        """Note what was written, where a limit stands on it: a kill would forget it. Best effort: the round is written down."""
+        if any(m.budget.flash_bytes_a_day for m in self._device.settings.models):
+            with suppress(ModelWireError):
+                self._flash.look(self._clock.wall(), self._clock.monotonic(), at_once=True)
+
+    def held(self, name: str, other: Callable[[], TrainingWait | None]) -> Callable[[], TrainingWait | None]:
+        """Return what says why a model's rounds wait: for `other`, or since the day's bytes to the disk are spent. Nothing else waits."""
+        limit = self._device.settings.model(name).budget.flash_bytes_a_day
+
+        def why() -> TrainingWait | None:
+            text = flash.spent(limit, self._flash.today(self._clock.wall())) if limit else ""
+            if text and not self._wore:
+                _log.warning("trouble flash-spent: %s; rounds wait for %s", text, NEXT_DAY)
+            self._wore = text
+            return TrainingWait(f"flash-spent: the day's {disk.said(limit)} of budget.flash_bytes_a_day", NEXT_DAY) if text else other()
+
+        return why
 
     def close(self) -> None:
         wall, now = self._clock.wall(), self._clock.monotonic()
@@ -105,6 +127,22 @@ class BoardCounts:
         if bool(text) != bool(self._spent):
             _log.log(logging.WARNING if text else logging.INFO, "%s", f"trouble month-spent: {text}" if text else "updates may leave again")
         self._spent = text
+
+
+def _flash_count(device: DeviceFolder) -> FlashCount:
+    databases = device.database, device.spool.database
+    return FlashCount(device.database, lambda: sum(d.connection.total_changes for d in databases))
+
+
+@contextmanager
+def written_counted(device: DeviceFolder) -> Iterator[FlashCount]:
+    """Count what the block writes to the disk, for who does an agent's work once."""
+    count, clock = _flash_count(device), Clock()
+    count.begin(clock.monotonic())
+    try:
+        yield count
+    finally:
+        count.close(clock.wall(), clock.monotonic())
 
 
 def _keep(database: Database, key: str, text: str) -> None:

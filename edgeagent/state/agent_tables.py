@@ -57,6 +57,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
     -- state: 16 random bytes made with the folder; boot: how often the agent started; nudge: rises to ask for a resend;
     -- time: the newest Unix seconds of the centre's clock that a welcome said; log: the newest end of its log, or empty;
     -- state:NAME: the same of a model that was removed and may be added again;
+    -- written: JSON, what parts of the newest days in table written came from, and the count of the process that noted it;
     -- fork: that end, and the one that a later welcome said against it, one behind the other; or empty
 
 CREATE TABLE trust (                            -- the newest two trust records, whose keys speak for the centre

@@ -31,6 +31,7 @@ from modelwire.update.manifest import Manifest
 from .beside.rows import BASES, FIRST
 
 SLOTS = ("a", "b")
+MODELS = "models"  # the part of what the agent writes that slots are
 SENT = 64  # commits that are remembered beside the database; a disk that loses its last words loses no more
 _MAGIC = b"\x89EAR\r\n\x1a\n"
 _HEAD = struct.Struct("<8sI")  # magic, tensors
@@ -240,8 +241,9 @@ class ModelStore:
         return gone
 
     def _write(self, slot: str, file: bytes, private: bytes) -> Written:
-        files.write(self.slot(slot) / "model.tflite", file)
-        files.write(self.slot(slot) / "private", private, mode=0o600)
+        with disk.writing(MODELS):
+            files.write(self.slot(slot) / "model.tflite", file)
+            files.write(self.slot(slot) / "private", private, mode=0o600)
         return Written(slot, hashlib.sha256(file).digest(), hashlib.sha256(private).digest())
 
     def _read(self, path: Path, sha256: bytes) -> bytes:

@@ -10,6 +10,7 @@ from edgecommon import access
 from edgecommon.sqlite import Database, Fault
 from modelwire.errors import BadArgument, ConfigError, DiskUnwritable, MissingFile, ModelWireError, StateDamaged
 
+DATABASE, SAMPLES = "database", "samples"  # parts of what the agent writes
 LATER = 1000  # releases of tables ahead of ours that are taken for a later agent's; beyond them the number itself is damaged
 LOG = 128  # pages of the log after which it begins anew: while it grows, each commit makes the file system write its own journal, too
 CACHE = 256  # KiB of pages that SQLite keeps for itself; the kernel keeps the file's in its own cache anyway
@@ -26,18 +27,20 @@ def create_database(path: Path, schema: str, release: int) -> Database:
 
 def open_database(
     path: Path, release: int, *, durable: bool = True, migrate: Callable[[Database], None] | None = None,
-    older: Callable[[Path], ModelWireError] | None = None, patience: int = 0,
+    older: Callable[[Path], ModelWireError] | None = None, patience: int = 0, part: str = DATABASE,
 ) -> Database:  # fmt: skip
     """Return the file at `path`. durable=False: the last commits may be lost when the power is cut, never more.
 
-    migrate: brings a file of an earlier release to this one. older: the error for one that can't be brought to it.
+    part: for which its writes are counted. migrate: brings a file of an earlier release to this one.
+    older: the error for one that can't be brought to it.
     Raises MissingFile, or StateDamaged when it is of another release.
     """
     if not path.exists():
         raise MissingFile(path=path, what="the agent's state")
-    database = Database(path, _named, synchronous="FULL" if durable else "NORMAL", patience=patience)
+    database = Database(path, _named, synchronous="FULL" if durable else "NORMAL", patience=patience, part=part)
     database.run(f"PRAGMA cache_size=-{CACHE}")
-    database.run(f"PRAGMA wal_autocheckpoint={LOG}")
+    if durable:  # each commit is flushed
+        database.run(f"PRAGMA wal_autocheckpoint={LOG}")
     if migrate is not None and database.number("PRAGMA user_version") < release:
         migrate(database)
     written = database.number("PRAGMA user_version")

@@ -73,6 +73,8 @@ TABLE = (
     _one("month-spent", "the bytes of this month over the link are spent",
          "sends no update until the next month; hellos, answers and receipts go on within a small allowance",
          "wait, or raise link.monthly_bytes"),
+    _one("flash-spent", "the bytes of this day to the disk are spent",
+         "begins no round, and goes on with none, until the next day; all else goes on", "wait, or raise budget.flash_bytes_a_day"),
 )  # fmt: skip
 _BY_ID = {one.id: one for one in TABLE}
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.service.goal import Goal
+from edgeagent.spending.flash import noted
 from edgeagent.training.batches import Trainable
 from edgecommon import runtime
 from tests.edgeagent.boards import Rig, centre, command, rig
@@ -96,7 +97,10 @@ class Timed:
 
 
 def lived(name: str, disk: Disk, *, days: int = 1, settings: Mapping[str, str] | None = None, snapshots: bool = False) -> dict[str, Any]:
-    """Return what the disk was written in each day, in bytes, and what came of it. The first hours, with the first round, go before."""
+    """Return what the disk was written in each day, in bytes; parts: of a day, as the agent counts them; and what came of it.
+
+    The first hours, with the first round, go before.
+    """
     board, clock, folder, package = BOARDS[name], Clock(disk), disk.path / "board", runtime.load()
     file = board.file()
 
@@ -115,18 +119,23 @@ def lived(name: str, disk: Disk, *, days: int = 1, settings: Mapping[str, str] |
         disk.flush()
         r.run(Goal(rounds=1, timeout=HOUR))
         disk.flush()
+        r.device.database.run("DELETE FROM meta WHERE key='written'")
         out = [_day(r, said, disk, snapshots) for _ in range(days)]
         states = list(r.states().values())
-    return {"bytes": out, "rounds": r.lineage.head().rounds if False else len(states), "states": states, "updates": len(said.updates())}
+        parts = noted(r.device.database).days
+        newest = {name: sum(one.get(name, 0) for one in parts.values()) / len(out) for name in {n for one in parts.values() for n in one}}
+    return {"bytes": out, "parts": newest, "versions": len(states), "states": states, "updates": len(said.updates())}
 
 
 def _day(r: Rig, said: Any, disk: Disk, snapshots: bool) -> int:
     began = disk.written()
     for hour in range(PUBLISHES):
+
         def asks(hour: int = hour) -> None:
             r.device.nudge()
             if snapshots and hour % (PUBLISHES // ROUNDS):
                 said.push(command(r, 1_000_000 + int(said.clock.now)))
+
         said.after(HOUR / 2, asks)
         r.serve(HOUR)
     disk.flush()

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from edgeagent import __version__, cli
 from edgeagent.commands import every
 from edgeagent.service.goal import Goal
 from edgeagent.settings import reading
+from edgeagent.spending import flash
 from edgecloud.graft.grafting import Wish, graft
 from edgecommon.runtime import load as find_runtime
 from modelwire.errors import RuntimeUnusable
@@ -332,6 +334,22 @@ def test_train_queues_and_coalesce_joins_while_offline(capsys: pytest.CaptureFix
     waiting = document(capsys, "outbox", *where)["waiting"]
     assert [(w["version"], w["kind"]) for w in waiting] == [(4, "delta")]
     assert [r["state"] for r in document(capsys, "log", *where)["models"][0]["versions"]] == ["queued", "skipped", "skipped", "verified"]
+
+
+@needs_runtime
+def test_train_by_hand_says_that_the_day_s_bytes_to_the_disk_are_spent(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(tmp_path / "d", 1)
+    where, counted = ("--dir", str(tmp_path / "d")), count(1)
+    monkeypatch.setattr(flash, "of_process", lambda process: 1000 * next(counted))
+    words = ("train", *where, "--set", "train.learning_rate=0.01", "--set", "budget.flash_bytes_a_day=1B")
+    code, out, err = call(capsys, *words)
+    assert code == 0 and "flash-spent" in err and "you asked for this round" in err and "@2" in out
+    said = document(capsys, "status", *where, "--set", "budget.flash_bytes_a_day=1B")
+    assert said["flash"]["today"] > 0 and said["flash"]["limit"] == 1 and "models" in said["flash"]["parts"]
+    assert [one["id"] for one in said["troubles"]] == ["flash-spent"]
+    assert "of 1 bytes today" in call(capsys, "status", *where, "--set", "budget.flash_bytes_a_day=1B")[1]
 
 
 def test_training_before_the_first_welcome_says_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -138,3 +138,23 @@ def test_a_state_folder_on_a_tmpfs_has_no_second_place(tmp_path: Path, monkeypat
     assert in_memory.place_of(tmp_path / "round") is None
     monkeypatch.undo()
     assert in_memory.place_of(in_memory.FOLDER / "round") is None and in_memory.place_of(tmp_path / "none" / "round") is None
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o600])
+def test_nothing_is_written_into_a_file_that_another_may_look_into(
+    tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """Its facts can be guessed, so a stranger may lay one there that looks like this round's."""
+    clock, path, place = FakeClock(), tmp_path / "disk" / "round", memory / "round"
+    kept = begun(tmp_path, clock)
+    take(kept, Counting(), 1, clock)
+    kept.close()
+    path.unlink()
+    place.chmod(mode)
+    before = place.read_bytes()
+    if mode == 0o600:  # the stranger's own
+        monkeypatch.setattr(in_memory, "is_ours", lambda place, path: False)
+    handle = os.open(place, os.O_RDONLY)
+    take(begun(tmp_path, clock), Counting(1), 5, clock)
+    assert os.pread(handle, 1 << 20, 0) == before and journal._read(path) is not None
+    os.close(handle)

@@ -319,7 +319,7 @@ def test_kill_9_at_random_moments_costs_a_step_at_most(tmp_path: Path, batch: in
         took_up += stood > 0
         if last > kept + 1:
             assert found is not None
-            lost = spent - _spent(path)
+            lost = spent - _spent(found.path)
             assert lost <= journal.EVERY + 0.02, f"{last - kept} steps, {1000 * lost:.1f} ms of training"
         stood = kept
     assert took_up >= 3, "it was killed in the middle of the round, and went on"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("wheels", "boots", "cuts", "lean", "deb", "image", "pages")
+PARTS: tuple[str, ...] = ("wheels", "boots", "cuts", "lean", "deb", "image", "pages", "wear")
 
 
 def measure(full: bool) -> Figures:
