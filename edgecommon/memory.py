@@ -4,9 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
+from collections.abc import Iterator
+
+_DONTNEED = 4  # MADV_DONTNEED
+# Of programs and libraries alone: they are never unloaded, so that nothing else can come to lie in their place meanwhile.
+_CODE = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) r-[x-]p \S+ \S+ [1-9][0-9]* +/(?:.*\.so[.0-9]*|.*/python[.0-9]*)\n")
+_MAPPING = re.compile(rb"[0-9a-f]+-[0-9a-f]+ .*\n")
+_SIZE = re.compile(rb"(\w+): +([0-9]+) kB\n")
 
 
-def give_back() -> None:
-    """Give the kernel back what was freed: glibc keeps it in its heap, and the next large thing comes on top of that."""
+def give_back(*, code: bool = False) -> None:
+    """Give the kernel back what was freed: glibc keeps it in its heap, and the next large thing comes on top of that.
+
+    code: also pages of programs and libraries, of which a start and a round use many and what comes then few. They stay in the page cache
+    while there is room, and come back from there when they are used: that takes microseconds.
+    """
     with contextlib.suppress(AttributeError, OSError):  # another C library keeps less
         ctypes.CDLL(None).malloc_trim(0)
+    if code:
+        with contextlib.suppress(AttributeError, OSError):
+            _let_go_of_code()
+
+
+def _let_go_of_code() -> None:
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for begin, end in list(_clean()):
+        madvise(begin, end - begin, _DONTNEED)
+
+
+def _clean() -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of the mappings of code that can't be written here, and of which no page was ever changed."""
+    place: tuple[int, int] | None = None
+    with open("/proc/self/smaps", "rb") as f:
+        for line in f:
+            if (size := _SIZE.fullmatch(line)) is not None:
+                # What was changed, as an address that was put in when the library was loaded, is anonymous, here or in the swap.
+                if size[1] in (b"Anonymous", b"Swap", b"Private_Dirty", b"Locked") and size[2] != b"0":
+                    place = None
+            elif _MAPPING.fullmatch(line):
+                if place is not None:
+                    yield place
+                code = _CODE.fullmatch(line)
+                place = (int(code[1], 16), int(code[2], 16)) if code else None
+    if place is not None:
+        yield place

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeagent.samples.spool import Spool
 from edgecommon.files import mapped
+from edgecommon.memory import give_back
 from edgecommon.runtime import Runtime
 from modelwire.errors import NotTrainable
 from modelwire.output_head.rows import Rows
@@ -35,6 +36,7 @@ def looked_at(
     base: the commit of the base in `file`. say: told how many are done. until: 0 for none at all.
     """
     extractor = Extractor(runtime, file, model=model)
+    give_back(code=True)
     with mapped(file) as data:
         schema, flat = tflite_file.read_tensors(data, model=model)
     output_head = output_head_of(extractor.head, schema)

@@ -13,9 +13,10 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeagent.system.children import end_with, go_first
+from edgeagent.system.children import end_with, go_first, lean_environment
 from edgeagent.system.clock import Clock
 from edgeagent.system.deferred import defer
+from edgecommon.memory import give_back
 from modelwire import errors
 from modelwire.errors import ModelWireError, NotTrainable
 
@@ -47,9 +48,10 @@ class Extraction:
         words = [str(state), model, base.hex(), str(file), str(until), str(share), str(seconds), str(os.getpid())]
         command = [sys.executable, "-m", "edgeagent.features.extraction", *words]
         try:
-            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
+            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0, env=lean_environment())
         except OSError as e:
             raise NotTrainable(model=model, reason=f"mode features: no process could be started: {e.strerror}") from None
+        give_back(code=True)  # before the other one takes its memory
 
     def result(self) -> Generator[None, None, dict[str, Any]]:
         """Return what the other process found: runtime, its key; logits; peak, the most bytes that it held.

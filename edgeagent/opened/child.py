@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgeagent.system.children import end_with, go_first
+from edgecommon.memory import give_back
 from modelwire.errors import ModelWireError
 
 from .frames import Frames
@@ -35,6 +36,7 @@ def serve(talk: Frames, open_model: Callable[[bytes, str], Any]) -> None:
                 model = open_model(given["file"].tobytes(), str(said["model"]))
                 given = {}
                 answer: Answer = _about(model), {}
+                give_back(code=True)
             else:
                 answer = CALLS[said["call"]](model, said, given)
             talk.send(*answer)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeagent.system.children import lean_environment
 from edgeagent.system.deferred import defer
 from edgecommon.memory import give_back
 from edgecommon.systemd import Pulse
@@ -38,8 +39,6 @@ LOOK = 5.0  # seconds between two looks whether it gets on
 PIECE = 1 << 20  # bytes of samples that are evaluated at once: neither side holds all of them twice
 _PIPE = 1 << 20  # bytes that the kernel holds between the two: a batch goes there in one turn; what any user may have
 _MODULE = "edgeagent.opened.child"
-# One thread's buffers, one heap: it computes in one thread, and each further one would take megabytes for nothing.
-_LEAN = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 _BLOCKED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -208,16 +207,16 @@ class ModelProcess:
 
 def _started(module: str, model: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", module, str(os.getpid())]
-    environment = {**_LEAN, **os.environ}
     # systemd, and Ctrl-C, mean the agent: it asks the model for what it wants to keep, so that one must not go before. What is blocked
     # here stays so there, from its first moment on.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=lean_environment())
     except OSError as e:
         raise RuntimeLost(model=model, how=f"could not be started: {e.strerror}") from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        give_back(code=True)  # before the other one takes its memory
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

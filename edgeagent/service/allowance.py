@@ -23,6 +23,7 @@ from .measuring import Measuring
 COUNTED = 60  # seconds of waiting for a last model that a kill may forget
 ENDED = (NoModeFits, NotTrainable, RuntimeLost)  # errors after which a model waits, and is tried again
 LOST = (1.0, 30.0)  # seconds before a round goes on whose process was lost, once and twice; then it is AGAIN
+SETTLES = 2.0  # seconds after a start or a round in which the link has its turn; then what they took of memory goes back
 AGAIN = 600.0  # seconds before a model that no mode fits is tried again
 _log = logging.getLogger("edgeagent")
 
@@ -38,6 +39,7 @@ class Allowance:
         self._pauses = {name: Pauses(device.settings.model(name).budget, sensors) for name in device.lineages}
         self._told: dict[str, TrainingWait | None] = dict.fromkeys(device.lineages, TrainingWait("", ""))  # what an earlier run left there
         self._unfit: dict[str, tuple[float, TrainingWait]] = {}
+        self._quiet = clock.monotonic() + SETTLES
         self._lost: dict[str, int] = {}  # by model, how often in a row a round lost the process that ran it
         self._back = {name: clock.monotonic() for name, lineage in device.lineages.items() if lineage.wish() is not None}
         self._measuring: Measuring | None = None
@@ -103,9 +105,9 @@ class Allowance:
         return True
 
     def done(self, model: str) -> None:
-        """Note that a round of this model came to its end; what it took of memory goes back."""
+        """Note that a round of this model came to its end; what it took of memory goes back soon."""
         self._lost.pop(model, None)
-        give_back()
+        self._quiet = self._clock.monotonic() + SETTLES
 
     def measures_first(self, lineage: Lineage, settings: ModelSettings) -> bool:
         """Begin to measure what the plan of a round needs to know, once in a run for each base; return whether there is something."""
@@ -121,6 +123,9 @@ class Allowance:
 
     def measuring(self) -> bool:
         """Return whether something is being measured; once it is over, what came of it is written down."""
+        if self._clock.monotonic() >= self._quiet:
+            self._quiet = float("inf")
+            give_back(code=True)
         measuring = self._measuring
         if measuring is None:
             return False

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,25 +22,11 @@ from modelwire.errors import NotTrainable, RuntimeLost, RuntimeUnusable, ShapeMi
 from tests.edgeagent.boards import TINY, ScriptedModel, centre, fill, rig
 from tests.edgeagent.centre import FakeClock
 
+from .processes import gone, runs
+
 ODD = "tests.edgeagent.opened.odd_model"
-LIMIT = 60.0  # seconds; a safety limit
 X, Y = np.zeros((16, 4), np.float32), np.eye(3, dtype=np.float32)[np.arange(16) % 3]
 odd = partial(ModelProcess, TINY, module=ODD)
-
-
-def runs(process: int) -> bool:
-    """Return whether a process runs; one that has ended and was not waited for does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def gone(process: int) -> bool:
-    end = time.monotonic() + LIMIT
-    while runs(process) and time.monotonic() < end:
-        time.sleep(0.01)
-    return not runs(process)
 
 
 @pytest.fixture
@@ -122,7 +107,7 @@ def test_one_that_hangs_is_ended_when_it_takes_no_processor_for_long() -> None:
 @pytest.mark.parametrize("way", ["shrinks", "swells"])
 def test_one_that_gives_other_arrays_than_it_was_asked_for_is_lost(way: str) -> None:
     model = odd(model=way)
-    with pytest.raises(RuntimeLost, match="other arrays|more than"):
+    with pytest.raises(RuntimeLost, match=r"other arrays|more than"):
         _ = model.get_weights() if way == "shrinks" else model.evaluate(X)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +19,7 @@ import numpy as np
 import pytest
 
 from edgeagent.board.budget import Cost
+from edgeagent.board.sensors import Sensors
 from edgeagent.commands.train import finish
 from edgeagent.rounds import journal, resuming
 from edgeagent.rounds import round as rounds
@@ -30,6 +34,7 @@ from modelwire.errors import NoModeFits, RuntimeUnusable
 from modelwire.tflite import file as tflite_file
 from tests.edgeagent.boards import Rig, centre, make_with, rig, standing
 from tests.edgeagent.centre import FakeClock
+from tests.edgeagent.opened.processes import gone
 
 try:
     RUNTIME = runtime.load()
@@ -267,8 +272,10 @@ def test_the_agent_takes_up_a_round_that_a_stop_interrupted(tmp_path: Path) -> N
     assert roots[0] == roots[1]
 
 
-def run_and_kill(folder: Path, seconds: float, more: float) -> tuple[int, float, bool]:
-    """Train for so long after the first step, kill, and return (the last step that was said, its seconds, whether all was done).
+def run_and_kill(folder: Path, seconds: float, more: float, whom: str) -> tuple[int, float, bool]:
+    """Train for so long after the first step, kill the agent or the process that runs its model.
+
+    Return (the last step that was said, its seconds, whether all was done).
 
     seconds: of training, as the process counts them: on a busy machine it may have taken no step in as long by the clock.
     more: by the clock, so that the kill comes in the middle of a step, or of writing it down.
@@ -286,21 +293,28 @@ def run_and_kill(folder: Path, seconds: float, more: float) -> tuple[int, float,
     reader = threading.Thread(target=lambda: lines.extend(process.stdout or []))
     reader.start()
     time.sleep(more)
-    process.kill()
+    models = Sensors().children(process.pid)
+    if whom == "agent":
+        process.kill()
+    for model in models if whom == "model" else ():
+        with contextlib.suppress(ProcessLookupError):  # the round was over
+            os.kill(model, signal.SIGKILL)
     process.wait()
     reader.join()
+    assert gone(*models), "a process that ran a model is left"
     if lines and lines[-1].startswith("done"):
         return 0, 0.0, True
     said = [line.split() for line in lines if line.endswith("\n")]
     return (int(said[-1][0]), float(said[-1][1]), False) if said else (0, 0.0, False)
 
 
+@pytest.mark.parametrize("whom", ["agent", "model"])
 @pytest.mark.parametrize(
     ("batch", "epochs", "samples"),
     [(256, "20", 640), (4, "300", 40)],  # steps longer and much shorter than the journal's 20 ms
     ids=["long steps", "short steps"],
 )
-def test_kill_9_at_random_moments_costs_a_step_at_most(tmp_path: Path, batch: int, epochs: str, samples: int) -> None:
+def test_kill_9_at_random_moments_costs_a_step_at_most(tmp_path: Path, batch: int, epochs: str, samples: int, whom: str) -> None:
     file = grafted("har", "adam", batch=batch)
     settings = {"train.epochs": epochs, "train.learning_rate": "0.0001"}
     for name in ("whole", "parts"):
@@ -310,7 +324,7 @@ def test_kill_9_at_random_moments_costs_a_step_at_most(tmp_path: Path, batch: in
     path = tmp_path / "parts" / "state" / "models" / "m" / "round"
     stood, took_up, done = 0, 0, False
     for _ in range(5):
-        last, spent, done = run_and_kill(tmp_path / "parts", rng.uniform(0.0, 0.15), rng.uniform(0.0, 0.1))
+        last, spent, done = run_and_kill(tmp_path / "parts", rng.uniform(0.0, 0.15), rng.uniform(0.0, 0.1), whom)
         if done:
             break
         found = journal.read(path)

@@ -25,6 +25,7 @@ from tests.worlds import MODELS, world
 
 ROUNDS, SAMPLES = 4, 320
 LIMIT = 600.0  # seconds; a safety limit
+SETTLED = 4.0  # seconds after a round in which what it took has gone back; it takes 2
 LOOK = 0.01  # seconds between two looks at all processes
 MIB = 1 << 20
 COMMON = {
@@ -50,6 +51,7 @@ class Watched:
     def idle(self) -> int:
         """Return the most bytes that the agent holds while it has nothing to do; no process works for it then."""
         held = []
+        time.sleep(SETTLED)
         for _ in range(30):
             time.sleep(0.1)
             held.append(self.sensors.resident(self.device.pid))
