@@ -16,7 +16,7 @@ from typing import Any
 from edgeagent.system.children import end_with, go_first, lean_environment
 from edgeagent.system.clock import Clock
 from edgeagent.system.deferred import defer
-from edgecommon.memory import give_back
+from edgecommon.memory import give_back, peak
 from modelwire import errors
 from modelwire.errors import ModelWireError, NotTrainable
 
@@ -106,7 +106,6 @@ def _allow(seconds: int) -> None:
 
 def main(words: Sequence[str], clock: Clock | None = None) -> int:
     """Compute the features that are missing, and say what was found. The exit code is 0, also of an error that was told."""
-    from edgeagent.board.sensors import Sensors
     from edgeagent.samples.spool import Spool
     from edgecommon import runtime
 
@@ -136,7 +135,7 @@ def main(words: Sequence[str], clock: Clock | None = None) -> int:
     try:
         with Spool(state) as spool:
             found = looked_at(runtime.load(), spool, model, base=base, file=file, until=until, say=computed)
-            say(**found, peak=Sensors().peak())
+            say(**found, peak=peak())
     except ModelWireError as e:
         if not isinstance(e, _TOLD):
             raise

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeagent.board.sensors import Sensors
 from edgeagent.samples.spool import Samples, Spool
 from edgeagent.system.clock import Clock
 from edgeagent.training import guard
 from edgeagent.training.course import Lesson
+from edgecommon.memory import peak
 from modelwire.errors import NotEnoughSamples, NotTrainable
 from modelwire.lattice.state import ModelState
 from modelwire.output_head import rows as wire_rows
@@ -177,7 +177,7 @@ class Extractors:
         told = yield from Extraction(
             self.state, base.model, base=base.commit, file=base.file, until=until, share=wanted.share, clock=self.clock
         ).result()
-        self.most = max(self.most, Sensors().peak() + told["peak"])
+        self.most = max(self.most, peak() + told["peak"])
         output_head = replace(output_head_of(notes.head, base.schema), logits=told["logits"])
         known = Known(base.commit, output_head, notes, told["runtime"], batch)
         if until:  # without samples nothing was compared

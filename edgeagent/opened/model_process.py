@@ -167,6 +167,9 @@ class ModelProcess:
             raise self._lost(f"gave an answer that is none: {e}") from None
         except (EOFError, OSError):
             raise self._lost(self._how_it_ended()) from None
+        except BaseException:  # Ctrl-C in the middle of a word: what comes next would be taken for another answer
+            self._end()
+            raise
         if "error" in answer:
             raise self._raised(answer)
         return answer, given

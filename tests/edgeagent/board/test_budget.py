@@ -296,7 +296,7 @@ def test_training_never_exceeds_its_max_ram_by_more_than_5_per_cent(tmp_path: Pa
     peaks = {mode: command(folder, "train", "--set", f"train.mode={mode}")[1] for mode in ("head", "all")}
     own = [peaks[mode] - measured[mode]["memory"] for mode in ("head", "all")]  # what is the agent's own without a round
     assert own == pytest.approx([sum(own) / 2] * 2, abs=0.03 * peaks["all"]), "what was measured of a mode is what it takes"
-    assert measured["head"]["memory"] < measured["all"]["memory"] - 0.1 * peaks["all"]
+    assert measured["head"]["memory"] < 0.95 * measured["all"]["memory"]  # each with the runtime, and the model as it is opened
     for limit, mode, may_refuse in (
         (int(1.04 * peaks["head"]), "head", True),  # two runs of one command differ by up to 3 %: this close, a refusal is right, too
         ((peaks["head"] + peaks["all"]) // 2, "head", False),

@@ -104,6 +104,20 @@ def test_one_that_hangs_is_ended_when_it_takes_no_processor_for_long() -> None:
     assert not runs(model.process)
 
 
+def test_one_that_is_interrupted_in_the_middle_of_a_call_is_asked_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = odd(model="good")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model._frames, "_wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.get_weights()
+    assert not runs(model.process)
+    with pytest.raises(RuntimeLost, match="was ended"):
+        model.get_weights()
+
+
 @pytest.mark.parametrize("way", ["shrinks", "swells"])
 def test_one_that_gives_other_arrays_than_it_was_asked_for_is_lost(way: str) -> None:
     model = odd(model=way)
