@@ -128,7 +128,7 @@ def furnished(target: Target, wheel: Path, *, python: Path, tree: Path, folder: 
     shutil.copytree(fetched(target, python=python), folder / "wheels")
     shutil.copy2(wheel, folder / "wheels")
     shutil.copytree(tests_need(target, python=python), folder / "tests-need")
-    for name in ("pyproject.toml", "hw/wheels/digests.py", "tests"):
+    for name in ("pyproject.toml", "hw/wheels/digests.py", "tests", "csrc"):  # a test reads the header
         (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (tree / name).is_dir() else shutil.copy2)(tree / name, folder / "tree" / name)
     return Board(target, root, folder)
