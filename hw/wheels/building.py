@@ -69,6 +69,8 @@ def build(target: Target, libc: str, *, python: Path, tree: Path, folder: Path) 
         "PYTHONPATH": str(beside), "_PYTHON_SYSCONFIGDATA_NAME": FACTS, "_PYTHON_HOST_PLATFORM": f"linux-{target.machine}",
         "SOURCE_DATE_EPOCH": epoch(), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8",
     }  # fmt: skip
+    for left in (tree / "build").glob("lib*"):  # what another build gathered to pack is not packed again
+        shutil.rmtree(left)
     said([python, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "built"], folder=tree, env=env)
     (built,) = (folder / "built").glob("*.whl")
     words: list[str | Path] = [python, "-m", "auditwheel", "repair", "--plat", "auto", "--wheel-dir", folder / "repaired", built]

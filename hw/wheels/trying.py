@@ -28,6 +28,7 @@ from .tools import PIP, said
 DEBIAN = ("python3-venv", "dash", "base-files", "libstdc++6")  # the last is in each Debian, for apt; numpy's wheels take it from there
 SEEN_AT = "/board"  # where the folder of a try is seen inside
 TESTED = ("tests/modelwire/kernels", "tests/modelwire/test_vectors.py", "tests/modelwire/test_vectors_protocol.py")
+READ = ("csrc", "modelwire/_core/csrc.pxd")  # of the kernels' sources, by tests that hold the two to each other
 # Each is a file of its own that pip can find for a processor on which nothing of it is built.
 TESTS_NEED = ("pytest>=8.1", "hypothesis>=6.100")
 GLIBC = ("2014", "_2_17", "_2_26", "_2_27", "_2_28", "_2_31", "_2_34")  # of wheels that Debian 12 takes
@@ -128,7 +129,7 @@ def furnished(target: Target, wheel: Path, *, python: Path, tree: Path, folder: 
     shutil.copytree(fetched(target, python=python), folder / "wheels")
     shutil.copy2(wheel, folder / "wheels")
     shutil.copytree(tests_need(target, python=python), folder / "tests-need")
-    for name in ("pyproject.toml", "hw/wheels/digests.py", "tests"):
+    for name in ("pyproject.toml", "hw/wheels/digests.py", "tests", *READ):
         (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (tree / name).is_dir() else shutil.copy2)(tree / name, folder / "tree" / name)
     return Board(target, root, folder)
