@@ -25,10 +25,10 @@ LIMIT = 1800.0  # seconds of one command; a safety limit: an emulator on a busy 
 class Board:
     """A root that the package is tried in."""
 
-    def __init__(self, architecture: str, folder: Path) -> None:
+    def __init__(self, architecture: str, folder: Path, package: str = "edgeagent") -> None:
         """folder: one that is not there yet."""
         self.architecture = architecture
-        made = roots.archive(architecture, MADE["edgeagent"][architecture].distribution)  # with what the package depends on
+        made = roots.archive(architecture, MADE[package][architecture].distribution)  # with what the package depends on
         self.root = roots.unpacked(made, folder)
         self._agent: subprocess.Popen[bytes] | None = None
 
@@ -105,7 +105,7 @@ def newer(package: Path, version: str, folder: Path) -> Path:
     control = tree / "DEBIAN" / "control"
     lines = [f"Version: {version}" if line.startswith("Version: ") else line for line in control.read_text().splitlines()]
     control.write_text("\n".join(lines) + "\n")
-    made = folder / f"edgeagent_{version}.deb"
+    made = folder / f"newer_{version}.deb"
     run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, made], env={"SOURCE_DATE_EPOCH": str(int(os.stat(package).st_mtime))})
     shutil.rmtree(tree)
     return made
