@@ -113,7 +113,7 @@ def _make(made: Path, architecture: str, packages: Sequence[str], start: Path | 
     part = made.with_name(f".{made.stem}.{os.getpid()}.tar")
     options = ["--variant=minbase" if start is None else "--variant=custom", f"--include={','.join(packages)}"]
     if start is not None:  # packages besides: only these are set up under the emulator
-        options += ["--skip=check/empty", f"--setup-hook=tar --numeric-owner -xpf '{start}' -C \"$1\""]
+        options += ["--skip=check/empty", f"--setup-hook=tar --numeric-owner --exclude=./dev/* -xpf '{start}' -C \"$1\""]
     try:
         _bootstrap(architecture, options, part, emulated=True)
         part.rename(made)

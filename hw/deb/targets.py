@@ -46,6 +46,8 @@ ARCHITECTURES = {
     )
 }
 
+OWN = {one.machine: one.name for one in ARCHITECTURES.values()}  # of this machine, by what `uname -m` says
+
 AGENT = Package(
     "edgeagent", "trains TFLite models on this device and tells the centre what changed", ("modelwire", "edgecommon", "edgeagent"),
     "edge-litert.txt", ("edgeagent.service",),

@@ -59,7 +59,8 @@ def tried(package: Path, architecture: str, folder: Path, say: Callable[[str], N
     return trial
 
 
-def _require(true: object, what: str) -> None:
+def require(true: object, what: str) -> None:
+    """Raise NotMade with what is not as promised, where it isn't."""
     if not true:
         raise NotMade(what)
 
@@ -68,11 +69,11 @@ def _installed(trial: Trial, board: Board, fleet: Fleet, package: Path) -> None:
     trial.seconds["install"] = board.install(package)
     trial.seen["version"] = board.do("edgeagent", "version").splitlines()[0]
     wanted = board.at(Path("/etc/systemd/system/multi-user.target.wants/edgeagent.service"))
-    _require(wanted.is_symlink(), "the service is not enabled")
+    require(wanted.is_symlink(), "the service is not enabled")
     groups = board.do("id", "-nG", "edgeagent").split()
-    _require({"edgeagent", "edgeagent-samples"} <= set(groups), f"the agent's user is of {groups}")
+    require({"edgeagent", "edgeagent-samples"} <= set(groups), f"the agent's user is of {groups}")
     where = board.do("stat", "-c", "%U:%G %a", str(HOME)).strip()
-    _require(where == "edgeagent:edgeagent 751", f"{HOME} is {where}")
+    require(where == "edgeagent:edgeagent 751", f"{HOME} is {where}")
     trial.seen["mib"] = sum(path.lstat().st_size for path in board.at(Path("/usr/lib/edgeagent")).rglob("*")) / 2**20
 
 
@@ -93,7 +94,7 @@ def _well(trial: Trial, board: Board, fleet: Fleet, package: Path) -> None:
     board.do("useradd", "--system", "--no-create-home", "camera")  # an application of the board
     board.do("chmod", "o+x", str(AGENT))
     add = ["edgeagent", "samples", "add", MODEL, "/srv/samples.npz", "--dir", str(AGENT)]
-    _require(board.attempt(*add, user="camera").returncode, "a stranger may add samples")
+    require(board.attempt(*add, user="camera").returncode, "a stranger may add samples")
     board.do("usermod", "-aG", "edgeagent-samples", "camera")
     board.do(*add, user="camera")
     trial.seen["doctor"] = board.do("edgeagent", "doctor", "--dir", str(AGENT), user="edgeagent")
@@ -106,20 +107,20 @@ def _upgraded_in_a_round(trial: Trial, board: Board, fleet: Fleet, package: Path
     board.start(log)
 
     def under_way() -> int:
-        _require(board.running, f"the agent ended: {log.read_text()[-1500:]}")
+        require(board.running, f"the agent ended: {log.read_text()[-1500:]}")
         (now,) = _inside("edgeagent", "status", "--dir", str(home))["models"]
-        _require(not now["version"], "the round was over before the upgrade came: make it longer")
+        require(not now["version"], "the round was over before the upgrade came: make it longer")
         return int((now["under_way"] or {"done": 0})["done"])
 
     _until("a round is under way", lambda: under_way() > 0)
     board.stop()
     (left,) = _inside("edgeagent", "status", "--dir", str(home))["models"]
-    _require(left["under_way"], "the round was over before it was interrupted: make it longer")
+    require(left["under_way"], "the round was over before it was interrupted: make it longer")
     trial.seen["interrupted"] = f"step {left['under_way']['done']} of {left['under_way']['steps']}"
     before = board.kept(HOME)
     trial.seconds["upgrade"] = board.install(newer(package, "9.0", fleet.folder))
-    _require("9.0" in board.do("dpkg-query", "-W", "edgeagent"), "the newer package is not installed")
-    _require(board.kept(HOME) == before, "the upgrade changed something in the folder of the state")
+    require("9.0" in board.do("dpkg-query", "-W", "edgeagent"), "the newer package is not installed")
+    require(board.kept(HOME) == before, "the upgrade changed something in the folder of the state")
     board.start(log)
     _until("the centre has proven the version", lambda: _verified(fleet))
     board.stop()
@@ -139,7 +140,7 @@ def _exact(trial: Trial, board: Board, fleet: Fleet, package: Path) -> None:
     base = hashlib.sha256((MODELS / f"{MODEL}.tflite").read_bytes()).hexdigest()
     trial.seen["served"] = here
     trial.seen["equal"] = here == twin == centre != base
-    _require(trial.seen["equal"], f"served {here}, twin {twin}, centre {centre}, base {base}")
+    require(trial.seen["equal"], f"served {here}, twin {twin}, centre {centre}, base {base}")
 
 
 def _served(home: Path) -> str:
@@ -150,18 +151,18 @@ def _served(home: Path) -> str:
 def _removed(trial: Trial, board: Board, fleet: Fleet, package: Path) -> None:
     before, beside = board.kept(HOME), board.kept(TWIN)
     board.do("dpkg", "--remove", "edgeagent")
-    _require(board.kept(HOME) == before, "removing the package changed the state")
-    _require(not board.at(Path("/usr/lib/edgeagent")).exists(), "removing the package leaves something in /usr/lib/edgeagent")
+    require(board.kept(HOME) == before, "removing the package changed the state")
+    require(not board.at(Path("/usr/lib/edgeagent")).exists(), "removing the package leaves something in /usr/lib/edgeagent")
     board.install(package)
-    _require(board.kept(HOME) == before, "installing the package again changed the state")
+    require(board.kept(HOME) == before, "installing the package again changed the state")
     board.do("dpkg", "--remove", "edgeagent")
     board.do("dpkg", "--purge", "edgeagent")
-    _require(not board.at(HOME).exists(), "purging the package leaves state or keys")
-    _require(board.kept(TWIN) == beside, "purging the package touched a folder elsewhere")
+    require(not board.at(HOME).exists(), "purging the package leaves state or keys")
+    require(board.kept(TWIN) == beside, "purging the package touched a folder elsewhere")
     board.do("dpkg", "--purge", "edgeagent")
     board.do("id", "edgeagent")
     left = board.do("find", "/etc/systemd", "/var/lib/systemd", "/usr/lib", "-name", "edgeagent*").split()
-    _require(not left, f"purging the package leaves {left}")
+    require(not left, f"purging the package leaves {left}")
 
 
 def _until(what: str, true: Callable[[], bool], *, within: float = LIMIT) -> None:

@@ -15,12 +15,10 @@ from pathlib import Path
 from hw import foreign
 from hw.deb import building
 from hw.deb.running import NotMade
-from hw.deb.targets import MADE
+from hw.deb.targets import MADE, OWN
 from hw.deb.trial.course import Trial, tried
 from hw.deb.trial.units import exposures
 from tests.evidence.parts import Figures, alone
-
-OWN = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def measure(full: bool) -> Figures:
