@@ -161,9 +161,9 @@ def _digest(path: Path) -> str:
 
 
 def _give(folder: Path, owner: tuple[int, int]) -> None:
+    group = folder.lstat().st_gid
     for path in [folder, *folder.rglob("*")]:
-        if path.lstat().st_gid == folder.lstat().st_gid or path == folder:  # a group that was chosen stays
-            os.chown(path, *owner, follow_symlinks=False)
+        os.chown(path, owner[0], owner[1] if path.lstat().st_gid == group else -1, follow_symlinks=False)  # a group that was chosen stays
 
 
 def _flush(folder: Path) -> None:

@@ -17,7 +17,8 @@ from .console import Console
 QEMU = "qemu-system-aarch64"
 BROKER = "10.0.2.100:1883"  # as the board sees it
 PORT = "trial"  # of the virtio console by which the test's script speaks
-START = "mkdir -p /run/trial; mount /dev/disk/by-id/virtio-trial /run/trial; exec sh /run/trial/probe.sh"
+# On a busy machine the disc's name comes after the script's turn.
+START = "mkdir -p /run/trial; until mount /dev/disk/by-id/virtio-trial /run/trial; do sleep 1; done; exec sh /run/trial/probe.sh"
 
 
 @dataclass(frozen=True, slots=True)

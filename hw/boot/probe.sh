@@ -59,7 +59,15 @@ until [ -e $port ]; do sleep 0.2; done
 tell "up $(up) slot $(cat /run/edgeagent-image/slot) trial $([ -e /run/edgeagent-image/trial ] && echo 1 || echo 0) $(grep ^version= /etc/edgeagent-image)"
 until [ -e $dir/edgeagent.toml ]; do sleep 1; done
 tell "provisioned $(up)"
-until systemctl -q is-active edgeagent.service; do sleep 1; done
+n=0
+until systemctl -q is-active edgeagent.service; do
+    n=$((n + 1))
+    if [ $((n % 15)) = 0 ]; then # why it does not come up
+        tell "waits $(up) $(systemctl show -p ActiveState,SubState,Result,NRestarts edgeagent.service | tr '\n' ' ')"
+        tell "journal $(journalctl -b -u edgeagent.service -o cat --no-pager -n 12 2>/dev/null | tr '\n' '|')"
+    fi
+    sleep 1
+done
 tell "active $(up)"
 while :; do memory; sleep 2; done &
 

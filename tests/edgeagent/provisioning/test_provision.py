@@ -277,3 +277,25 @@ def test_a_secret_that_cannot_be_erased_is_said_and_the_board_works(tmp_path: Pa
     monkeypatch.undo()
     assert made.state is ProvisionStage.SET_UP and "can't be erased" in made.error and is_whole(folder)
     assert provision(boot, folder).error == "" and not (boot / "line-3.claim").exists()
+
+
+def test_all_of_the_folder_is_given_to_the_agents_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_to: dict[str, tuple[int, int]] = {}
+    real = os.lstat
+
+    def give(path: Path, user: int, group: int, **_: object) -> None:
+        given_to[Path(path).name] = (user, group)
+        changed.add(str(path))
+
+    changed: set[str] = set()
+
+    def seen(path: Path) -> os.stat_result:  # as the kernel answers once a file was given away
+        found = real(path)
+        return os.stat_result((*found[:5], 4712, *found[6:])) if str(path) in changed else found
+
+    monkeypatch.setattr(os, "chown", give)
+    monkeypatch.setattr(Path, "lstat", seen)
+    provision(lay(tmp_path / "boot"), tmp_path / "agent", owner=(4711, 4712))
+    inside = {path.name for path in (tmp_path / "agent").rglob("*")}
+    assert inside and inside <= set(given_to)
+    assert set(given_to.values()) == {(4711, 4712)}
