@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import re
 import shutil
 import struct
@@ -195,6 +196,20 @@ def test_a_data_partition_has_the_same_bytes_each_time(tmp_path: Path) -> None:
         heads.append(subprocess.run(["sha256sum"], stdin=(tmp_path / name).open("rb"), capture_output=True, check=True).stdout)
         (tmp_path / name).unlink()
     assert heads[0] == heads[1]
+
+
+@needs("mksquashfs")
+def test_a_system_has_the_same_bytes_whatever_the_files_times_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = set()
+    for name, order in (("one", "ab"), ("two", "ba")):
+        (tmp_path / name).mkdir()
+        for file in order:
+            (tmp_path / name / file).write_text(file * 5000)
+        os.utime(tmp_path / name / "a", (1, 1 + len(sums)))
+        rootfs.squash(tmp_path / name, tmp_path / f"{name}.squashfs", 1_700_000_000)
+        sums.add((tmp_path / f"{name}.squashfs").read_bytes())
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", "1600000000")
+    assert len(sums) == 1
 
 
 def test_no_account_has_a_password_not_even_an_empty_one(tmp_path: Path) -> None:
