@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from hw import foreign
@@ -44,21 +44,20 @@ def add_modules(root: Path, kernel: Path, version: str) -> None:
             shutil.copytree(kernel / dtbs, root / dtbs, symlinks=True, dirs_exist_ok=True)
 
 
-def add_packages(root: Path, packages: Sequence[Path], environment: Mapping[str, str]) -> None:
-    """Install Debian packages in a system of another architecture. Raises RuntimeError with what dpkg said."""
-    folder = root / "var/tmp/packages"
+def add_package(root: Path, package: Path, environment: Mapping[str, str]) -> None:
+    """Install a Debian package in a system of another architecture. Raises RuntimeError with what dpkg said."""
+    folder = root / "var/tmp/package"
     folder.mkdir(parents=True)
-    for package in packages:
-        shutil.copy(package, folder / package.name.replace("%3a", "-"))
+    shutil.copy(package, folder / "agent.deb")
     # Nothing is started in a folder; policy-rc.d is Debian's way to say so.
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
-    done = foreign.run(root, ["dpkg", "-i", "--recursive", "/var/tmp/packages"], env=environment, check=False)
+    done = foreign.run(root, ["dpkg", "-i", "/var/tmp/package/agent.deb"], env=environment, check=False)
     policy.unlink()
     shutil.rmtree(folder)
     if done.returncode:
-        raise RuntimeError(f"{', '.join(one.name for one in packages)} can't be installed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise RuntimeError(f"{package.name} can't be installed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
 def furnish(root: Path, *, version: str) -> None:
