@@ -154,11 +154,12 @@ def _digest(path: Path) -> str:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return ""
-    with os.fdopen(handle, "rb") as file:
-        try:
-            return hashlib.sha256(file.read(1 << 20)).hexdigest()
-        except OSError:
-            return ""
+    try:
+        return hashlib.sha256(os.read(handle, 1 << 20)).hexdigest()
+    except OSError:  # a folder of that name
+        return ""
+    finally:
+        os.close(handle)
 
 
 def _give(folder: Path, owner: tuple[int, int]) -> None:

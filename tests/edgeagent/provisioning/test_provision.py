@@ -234,6 +234,16 @@ def test_a_kill_while_secrets_are_erased_leaves_none_that_is_whole_and_known_aft
     assert again.state is ProvisionStage.READY and not (boot / "line-3.claim").exists()
 
 
+def test_a_folder_in_the_name_of_one_secret_does_not_keep_another_from_being_erased(tmp_path: Path) -> None:
+    boot, folder = lay(tmp_path / "boot"), tmp_path / "agent"
+    password = (boot / "broker.password").read_bytes()
+    provision(boot, folder)
+    (boot / "broker.password").write_bytes(password)
+    (boot / "line-3.claim").mkdir()
+    assert provision(boot, folder).state is ProvisionStage.READY
+    assert not (boot / "broker.password").exists() and (boot / "line-3.claim").is_dir()
+
+
 NAMES = st.sampled_from(["edgeagent.toml", "fleet.pub", "tiny.tflite", "x.claim", "device.key", "broker.password", "\u00fc.claim", "-rf"])
 
 
