@@ -47,9 +47,7 @@ class BootPartition:
 
 def read_partition(folder: Path) -> BootPartition:
     """Return what lies on a boot partition. Raises ConfigError and what is below it, which name the file, the line, and what to do."""
-    if not folder.is_dir():
-        fix = "see with dmesg whether the card can be read, and write it anew"
-        raise BadArgument(reason=f"{folder}: no boot partition is there", fix=fix)
+    require_partition(folder)
     raw = read_file(folder, FILE, FILE_MAX, "the settings file")
     text, table = _parsed(raw, folder / FILE)
     try:
@@ -72,6 +70,18 @@ def read_partition(folder: Path) -> BootPartition:
     beside = _beside(folder, loaded)
     secrets += [name for name in beside if name in (loaded.settings.link.password_file, loaded.settings.link.tls_key)]
     return BootPartition(folder, text, loaded, table, models, fleet, seed, token, beside, tuple(secrets))
+
+
+def require_partition(folder: Path) -> None:
+    """Raise BadArgument where no boot partition is mounted: one that is there holds a kernel at least."""
+    fix = "see with dmesg whether the card can be read, and write it anew"
+    try:
+        if not any(folder.iterdir()):
+            raise BadArgument(reason=f"{folder}: no boot partition is there: the folder is empty", fix=fix)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadArgument(reason=f"{folder}: no boot partition is there", fix=fix) from None
+    except OSError as error:
+        raise BadArgument(reason=f"{folder}: the boot partition can't be read: {error.strerror}", fix=fix) from None
 
 
 def read_file(folder: Path, name: str, most: int, what: str) -> bytes:

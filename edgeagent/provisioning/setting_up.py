@@ -25,7 +25,7 @@ from modelwire.wire.keys import fingerprint
 
 from .erasing import erase
 from .outcome import ProvisionOutcome, ProvisionStage
-from .partition import BootPartition, read_partition
+from .partition import BootPartition, read_partition, require_partition
 
 STAGING = ".edgeagent-provision"  # beside the folder, on the same file system
 MARK = ".provisioned"  # which secrets the folder was made of, as SHA-256: a start that was killed before they were erased knows them again
@@ -42,7 +42,8 @@ def provision(source: Path, folder: Path, *, owner: tuple[int, int] | None = Non
     _clear(staging)
     if os.path.lexists(folder / FILE):
         return _again(source, folder)
-    if not (source / FILE).exists() and source.is_dir():
+    require_partition(source)
+    if not os.path.lexists(source / FILE):
         waits = f"{source / FILE} is not there: this board waits to be set up; README.txt beside it says what belongs there"
         return ProvisionOutcome(ProvisionStage.WAITING, says=(waits,))
     if folder.exists() and any(folder.iterdir()):
@@ -153,11 +154,12 @@ def _digest(path: Path) -> str:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return ""
-    with os.fdopen(handle, "rb") as file:
-        try:
-            return hashlib.sha256(file.read(1 << 20)).hexdigest()
-        except OSError:
-            return ""
+    try:
+        return hashlib.sha256(os.read(handle, 1 << 20)).hexdigest()
+    except OSError:  # a folder of that name
+        return ""
+    finally:
+        os.close(handle)
 
 
 def _give(folder: Path, owner: tuple[int, int]) -> None:

@@ -82,8 +82,8 @@ def distributions(root: Path) -> Iterator[BillOfPart]:
 def index_of(arch: str, components: Sequence[str]) -> dict[tuple[str, str], str]:
     """Return {(package, version): SHA-256 of its .deb} of this machine's own mirror. Raises RuntimeError where it can't be asked."""
     found = {}
-    with debian.apt_here(arch, components) as (lists, _):
-        for path in lists.glob("*_Packages"):
+    with debian.lists(arch, components) as folder:
+        for path in folder.glob("*_Packages"):
             for part in path.read_text(errors="replace").split("\n\n"):
                 fields = dict(re.findall(r"^(Package|Version|SHA256): (\S+)$", part, re.M))
                 if len(fields) == 3:

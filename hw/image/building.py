@@ -120,14 +120,10 @@ def _system(
         rootfs.unpack(base, root)
         rootfs.add_modules(root, kernel, version)
     environment = {"SOURCE_DATE_EPOCH": str(epoch), "DEBIAN_FRONTEND": "noninteractive"}
-    if target.packages:
-        with steps.step("packages of this board"):
-            own = debian.download(target.arch, target.packages, root / "var/lib/dpkg/status", root.with_name("packages"))
-            rootfs.add_packages(root, own, environment)
     if package:
         with steps.step("the agent's package") as row:
             row["bytes"] = package.stat().st_size
-            rootfs.add_packages(root, [package], environment)
+            rootfs.add_package(root, package, environment)
     with steps.step("furnish"):
         rootfs.furnish(root, version=__version__)
         onboard.put(root, onboard.SystemRelease(target.compatible, __version__, version), keyring(), disk.SIGNATURE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from hw import foreign
@@ -44,21 +44,20 @@ def add_modules(root: Path, kernel: Path, version: str) -> None:
             shutil.copytree(kernel / dtbs, root / dtbs, symlinks=True, dirs_exist_ok=True)
 
 
-def add_packages(root: Path, packages: Sequence[Path], environment: Mapping[str, str]) -> None:
-    """Install Debian packages in a system of another architecture. Raises RuntimeError with what dpkg said."""
-    folder = root / "var/tmp/packages"
+def add_package(root: Path, package: Path, environment: Mapping[str, str]) -> None:
+    """Install a Debian package in a system of another architecture. Raises RuntimeError with what dpkg said."""
+    folder = root / "var/tmp/package"
     folder.mkdir(parents=True)
-    for package in packages:
-        shutil.copy(package, folder / package.name.replace("%3a", "-"))
+    shutil.copy(package, folder / "agent.deb")
     # Nothing is started in a folder; policy-rc.d is Debian's way to say so.
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
-    done = foreign.run(root, ["dpkg", "-i", "--recursive", "/var/tmp/packages"], env=environment, check=False)
+    done = foreign.run(root, ["dpkg", "-i", "/var/tmp/package/agent.deb"], env=environment, check=False)
     policy.unlink()
     shutil.rmtree(folder)
     if done.returncode:
-        raise RuntimeError(f"{', '.join(one.name for one in packages)} can't be installed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise RuntimeError(f"{package.name} can't be installed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
 def furnish(root: Path, *, version: str) -> None:
@@ -82,7 +81,9 @@ def furnish(root: Path, *, version: str) -> None:
     _no_passwords(root / "etc/shadow")
     for path in ("var/cache/apt", "var/lib/apt/lists", "var/log/apt", "var/cache/debconf", "var/lib/systemd/catalog", "var/cache/ldconfig"):
         shutil.rmtree(root / path, ignore_errors=True)
-    for path in (root / "etc/apt/sources.list", *root.glob("etc/apt/sources.list.d/*"), *root.glob("var/log/*.log"), *root.glob("var/lib/dpkg/*-old"), *root.glob("etc/*-"), root / "var/lib/systemd/random-seed"):
+    for path in (root / "etc/apt/sources.list", *root.glob("etc/apt/sources.list.d/*")):  # the mirror of who made the image
+        path.unlink(missing_ok=True)
+    for path in (*root.glob("var/log/*.log"), *root.glob("var/lib/dpkg/*-old"), *root.glob("etc/*-"), root / "var/lib/systemd/random-seed"):
         path.unlink(missing_ok=True)
     byte_compile(root)
 
@@ -112,7 +113,7 @@ def squash(root: Path, out: Path, epoch: int) -> None:
     out.unlink(missing_ok=True)
     # Two threads or more put blocks in the same order, by mksquashfs' own promise since 4.4.
     _run("mksquashfs", root, out, "-comp", "zstd", "-Xcompression-level", "9", "-noappend", "-no-progress", "-quiet", "-no-xattrs",
-         "-all-time", str(epoch), "-mkfs-time", str(epoch))  # fmt: skip
+         "-all-time", str(epoch), "-mkfs-time", str(epoch), without="SOURCE_DATE_EPOCH")  # fmt: skip
 
 
 def _enable(root: Path, unit: str) -> None:
@@ -147,7 +148,9 @@ def _link(path: Path, to: str) -> None:
     path.symlink_to(to)
 
 
-def _run(*words: str | Path) -> None:
-    done = subprocess.run([str(one) for one in words], capture_output=True, text=True)
+def _run(*words: str | Path, without: str = "") -> None:
+    """Run a program. without: a variable that it is not to see; mksquashfs takes a time by one way alone."""
+    environment = {name: value for name, value in os.environ.items() if name != without}
+    done = subprocess.run([str(one) for one in words], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{words[0]} failed ({done.returncode}): {(done.stderr or done.stdout).strip()[-2000:]}")

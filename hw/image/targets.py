@@ -17,7 +17,6 @@ class Target:
     arch: str  # Debian's name
     says: str  # for people
     initrd: tuple[str, ...]  # modules, in any order
-    packages: tuple[str, ...] = ()  # installed beside BASE
     firmware: tuple[str, ...] = ()  # packages whose files alone are taken, of non-free-firmware
     dtbs: tuple[str, ...] = ()
     tried: str = "not booted on silicon"  # how far it was seen to work
@@ -33,7 +32,7 @@ class Target:
 def _pi(name: str, says: str, *dtbs: str) -> Target:
     return Target(
         name, "arm64", says, (*_FILE_SYSTEMS, "sdhci_iproc", "bcm2835", "mmc_block", "reset_raspberrypi", "bcm2835_wdt"),
-        packages=("wpasupplicant", "wireless-regdb"), firmware=("raspi-firmware", "firmware-brcm80211"), dtbs=dtbs,
+        firmware=("raspi-firmware",), dtbs=dtbs,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import re
 import shutil
 import struct
@@ -197,6 +198,20 @@ def test_a_data_partition_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert heads[0] == heads[1]
 
 
+@needs("mksquashfs")
+def test_a_system_has_the_same_bytes_whatever_the_files_times_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = set()
+    for name, order in (("one", "ab"), ("two", "ba")):
+        (tmp_path / name).mkdir()
+        for file in order:
+            (tmp_path / name / file).write_text(file * 5000)
+        os.utime(tmp_path / name / "a", (1, 1 + len(sums)))
+        rootfs.squash(tmp_path / name, tmp_path / f"{name}.squashfs", 1_700_000_000)
+        sums.add((tmp_path / f"{name}.squashfs").read_bytes())
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", "1600000000")
+    assert len(sums) == 1
+
+
 def test_no_account_has_a_password_not_even_an_empty_one(tmp_path: Path) -> None:
     shadow = tmp_path / "shadow"
     shadow.write_text("root::19700:0:99999:7:::\nedge:$y$hash:19700:0:99999:7:::\ndaemon:*:1::::::\n")
@@ -255,6 +270,47 @@ def test_a_bill_of_materials_has_each_part_with_version_licence_and_hash(tmp_pat
     assert (paho["purl"], paho["licenses"][0]["license"]["name"]) == ("pkg:pypi/paho-mqtt@2.1", "EPL-2.0")
     rows_of_sources = bill.sources(parts, commit="c", package="edgeagent.deb", sha256="ef" * 32)
     assert [row["name"] for row in rows_of_sources] == ["edgeagent.deb", "zlib1g"]
+
+
+FIRST_BOOT = Path(rootfs.__file__).parent / "overlay/usr/lib/edgeagent-image/first-boot"
+
+
+def first_boot(place: Path, provisioned: str) -> dict[str, str]:
+    """Run the image's script of a start in a folder, with the programs of a board played; return the files that it made."""
+    text = FIRST_BOOT.read_text()
+    for path in ("/boot/firmware", "/var/lib/edgeagent", "/run", "/data/system", "/proc/sys/kernel"):
+        (place / path[1:]).mkdir(parents=True, exist_ok=True)
+        text = re.sub(rf"(?<![\w/]){path}(?=[/\s\"])", f"{place}{path}", text)
+    (place / "proc/sys/kernel/hostname").write_text("edgeagent\n")
+    bin_folder = place / "bin"
+    bin_folder.mkdir()
+    report = f"mkdir -p {place}/run/edgeagent; echo '{provisioned}' >{place}/run/edgeagent/provision.json"
+    lines = {"edgeagent": report, "systemctl": "", "dropbearkey": ""}
+    for name, line in lines.items():
+        (bin_folder / name).write_text(f"#!/bin/sh\n{line}\nexit 1\n")
+        (bin_folder / name).chmod(0o755)
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, env={"PATH": f"{bin_folder}:{os.environ['PATH']}"})
+    assert done.returncode == 0, "a board boots whatever comes of it"
+    return {str(p.relative_to(place)): p.read_text() for p in place.rglob("*") if p.is_file()}
+
+
+def test_a_board_is_called_as_its_device_as_far_as_a_host_may_be_called_so(tmp_path: Path) -> None:
+    made = first_boot(tmp_path, '  "device": "pi_7.line-3",')
+    assert made["proc/sys/kernel/hostname"] == made["data/system/hostname"] == "pi-7-line-3\n"
+
+
+def test_ssh_is_on_for_public_keys_on_the_boot_partition_and_for_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "one/boot/firmware").mkdir(parents=True)
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 me@desk"
+    (tmp_path / "one/boot/firmware/authorized_keys").write_text(f"# mine\n{key}\n\0 noise\n")
+    made = first_boot(tmp_path / "one", "")
+    assert made["run/edgeagent-image/ssh/authorized_keys"] == f"{key}\n"
+    for name, text in (("none", None), ("noise", "no key at all\n"), ("huge", f"{key}\n" * 5000)):
+        folder = tmp_path / name / "boot/firmware"
+        folder.mkdir(parents=True)
+        if text is not None:
+            (folder / "authorized_keys").write_text(text)
+        assert not any("ssh/authorized_keys" in one for one in first_boot(tmp_path / name, "") if one.startswith("run/"))
 
 
 def test_what_was_not_booted_on_silicon_says_so() -> None:

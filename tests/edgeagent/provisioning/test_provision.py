@@ -138,8 +138,25 @@ def test_what_is_no_file_is_neither_followed_nor_waited_for(tmp_path: Path, name
 
 
 def test_a_boot_partition_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no boot partition is there"):
-        provision(tmp_path / "none", tmp_path / "agent")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("none", "empty", "file"):
+        with pytest.raises(ConfigError, match="no boot partition is there"):
+            provision(tmp_path / name, tmp_path / "agent")
+
+
+def test_a_boot_partition_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boot, plain = lay(tmp_path / "boot"), os.read
+
+    def broken(handle: int, most: int) -> bytes:
+        if os.readlink(f"/proc/self/fd/{handle}").endswith("tiny.tflite"):
+            raise OSError(5, "Input/output error")
+        return plain(handle, most)
+
+    monkeypatch.setattr(os, "read", broken)
+    with pytest.raises(ConfigError, match=r"tiny\.tflite: Input/output error"):
+        provision(boot, tmp_path / "agent")
+    assert not (tmp_path / "agent").exists()
 
 
 def test_a_full_data_partition_is_named_and_the_secrets_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +234,16 @@ def test_a_kill_while_secrets_are_erased_leaves_none_that_is_whole_and_known_aft
     assert again.state is ProvisionStage.READY and not (boot / "line-3.claim").exists()
 
 
+def test_a_folder_in_the_name_of_one_secret_does_not_keep_another_from_being_erased(tmp_path: Path) -> None:
+    boot, folder = lay(tmp_path / "boot"), tmp_path / "agent"
+    password = (boot / "broker.password").read_bytes()
+    provision(boot, folder)
+    (boot / "broker.password").write_bytes(password)
+    (boot / "line-3.claim").mkdir()
+    assert provision(boot, folder).state is ProvisionStage.READY
+    assert not (boot / "broker.password").exists() and (boot / "line-3.claim").is_dir()
+
+
 NAMES = st.sampled_from(["edgeagent.toml", "fleet.pub", "tiny.tflite", "x.claim", "device.key", "broker.password", "\u00fc.claim", "-rf"])
 
 
@@ -227,6 +254,7 @@ def test_whatever_lies_on_a_boot_partition_is_set_up_or_refused_by_name(tmp_path
     shutil.rmtree(place, ignore_errors=True)
     boot = lay(place / "boot") if whole else place / "boot"
     boot.mkdir(parents=True, exist_ok=True)
+    (boot / "vmlinuz").touch()
     for name, data in files.items():
         (boot / name).write_bytes(data)
     before = held(boot)
