@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="hw.image", description=__doc__, epilog=EXAMPLE, formatter_class=shape)
     parser.add_argument("--board", required=True, choices=TARGETS, help="the board that it is for")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: build/hw/image/BOARD)")
-    parser.add_argument("--deb", type=Path, metavar="FILE", help="the agent's package (default: build/deb, made where it is missing)")
+    parser.add_argument("--deb", type=Path, metavar="FILE", help="the agent's package (default: made now, by hw.deb)")
     parser.add_argument("--no-agent", action="store_true", help="leave the agent out, to try the system alone")
     parser.add_argument("--fresh", action="store_true", help="fetch Debian's part anew; its last one is kept in HW_CACHE")
     args = parser.parse_args(arguments)

@@ -17,7 +17,7 @@ from typing import Any
 
 from edgecommon import __version__
 
-from . import boot_files, debian, disk, initrd, keys, onboard, rootfs
+from . import bill, boot_files, debian, disk, initrd, keys, onboard, rootfs
 from .targets import BASE, KERNEL, Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def build(target: Target, out: Path, *, deb: Path | None = None, agent: bool = T
     work = made / "work"
     work.mkdir()
     with steps.step("Debian: the system") as row:
-        base = _cached("base", target, (*BASE, *target.packages), fresh)
+        base = _cached("base", target, BASE, fresh)
         row["bytes"] = base.stat().st_size
     with steps.step("Debian: kernel and firmware") as row:
         files = _cached("files", target, (*KERNEL, *target.firmware), fresh)
@@ -74,18 +74,8 @@ def build(target: Target, out: Path, *, deb: Path | None = None, agent: bool = T
         rootfs.unpack(files, kernel)
     version = next((kernel / "lib/modules").iterdir()).name
     root = work / "root"
-    with steps.step("unpack"):
-        rootfs.unpack(base, root)
-        rootfs.add_modules(root, kernel, version)
-    package = None
-    if agent:
-        with steps.step("the agent's package") as row:
-            package = deb or _package(target.arch)
-            row["bytes"] = package.stat().st_size
-            rootfs.add_package(root, package, {"SOURCE_DATE_EPOCH": str(epoch), "DEBIAN_FRONTEND": "noninteractive"})
-    rootfs.furnish(root, version=__version__)
-    release = onboard.SystemRelease(target.compatible, __version__, version)
-    onboard.put(root, release, keyring(), disk.SIGNATURE)
+    package = (deb or _package(target.arch)) if agent else None
+    _system(steps, target, root, base, kernel, version, package, epoch)
     with steps.step("the system, squashed") as row:
         rootfs.squash(root, made / "root.squashfs", epoch)
         row["bytes"] = (made / "root.squashfs").stat().st_size
@@ -103,9 +93,14 @@ def build(target: Target, out: Path, *, deb: Path | None = None, agent: bool = T
         disk.card(made / "disk.img", work / "boot.vfat", made / "root.squashfs", work / "data.ext4")
         row["bytes"] = disk.SIZE
     sums = {one: sha256(made / one) for one in ("disk.img", "root.squashfs", "vmlinuz", "initrd")}
+    with steps.step("bill of materials") as row:
+        taken = (f"linux-image-{version}", "busybox-static", *target.firmware)
+        _bill(target, made, root, kernel, taken, package, sums["disk.img"], epoch)
+        row["bytes"] = (made / "sbom.cdx.json").stat().st_size
     says = {
         "board": target.name, "says": target.says, "tried": target.tried, "version": __version__, "commit": commit(), "time": epoch,
         "compatible": target.compatible, "kernel": version, "agent": package.name if package else None, "sha256": sums,
+        "bytes": {one: (made / one).stat().st_size for one in sums} | ({"package": package.stat().st_size} if package else {}),
         "steps": steps.rows,
     }  # fmt: skip
     (made / "image.json").write_text(json.dumps(says, indent=1) + "\n")
@@ -115,6 +110,39 @@ def build(target: Target, out: Path, *, deb: Path | None = None, agent: bool = T
     print(steps.table())
     print(f"{out / 'disk.img'}: {target.says}; {target.tried}\nsha256 {sums['disk.img']}")
     return says
+
+
+def _system(
+    steps: Steps, target: Target, root: Path, base: Path, kernel: Path, version: str, package: Path | None, epoch: int
+) -> None:  # fmt: skip
+    """Make the system in `root`, from Debian's part to what is ours."""
+    with steps.step("unpack"):
+        rootfs.unpack(base, root)
+        rootfs.add_modules(root, kernel, version)
+    environment = {"SOURCE_DATE_EPOCH": str(epoch), "DEBIAN_FRONTEND": "noninteractive"}
+    if target.packages:
+        with steps.step("packages of this board"):
+            own = debian.download(target.arch, target.packages, root / "var/lib/dpkg/status", root.with_name("packages"))
+            rootfs.add_packages(root, own, environment)
+    if package:
+        with steps.step("the agent's package") as row:
+            row["bytes"] = package.stat().st_size
+            rootfs.add_packages(root, [package], environment)
+    with steps.step("furnish"):
+        rootfs.furnish(root, version=__version__)
+        onboard.put(root, onboard.SystemRelease(target.compatible, __version__, version), keyring(), disk.SIGNATURE)
+
+
+def _bill(
+    target: Target, made: Path, root: Path, kernel: Path, taken: tuple[str, ...], package: Path | None, image: str, epoch: int
+) -> None:  # fmt: skip
+    """Write sbom.cdx.json and sources.json. taken: packages of which files alone are in the image."""
+    index = bill.index_of(target.arch, ("main", "non-free-firmware"))
+    parts = [*bill.installed(root, index), *bill.unpacked(kernel, taken, target.arch, index), *bill.distributions(root)]
+    document = bill.cyclonedx(parts, name=target.compatible, version=__version__, epoch=epoch, image=image)
+    (made / "sbom.cdx.json").write_text(json.dumps(document, indent=1) + "\n")
+    rows = bill.sources(parts, commit=commit(), package=package.name if package else "", sha256=sha256(package) if package else "")
+    (made / "sources.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def keyring() -> bytes:
@@ -165,12 +193,11 @@ def _cached(kind: str, target: Target, packages: tuple[str, ...], fresh: bool) -
 
 
 def _package(arch: str) -> Path:
-    """Return the agent's Debian package of this version, made where it is missing."""
+    """Return the agent's Debian package, made now: one that lies there may be of another commit."""
     path = ROOT / f"build/deb/edgeagent_{__version__}_{arch}.deb"
-    if not path.exists():
-        done = subprocess.run([sys.executable, "-m", "hw.deb", "--arch", arch, "--package", "edgeagent"], cwd=ROOT)
-        if done.returncode or not path.exists():
-            raise RuntimeError(f"no {path.relative_to(ROOT)}: make deb ARCH={arch}")
+    done = subprocess.run([sys.executable, "-m", "hw.deb", "--arch", arch, "--package", "edgeagent"], cwd=ROOT)
+    if done.returncode or not path.exists():
+        raise RuntimeError(f"no {path.relative_to(ROOT)}: make deb ARCH={arch}")
     return path
 
 

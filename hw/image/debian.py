@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hw import foreign
@@ -55,6 +56,44 @@ def extract(out: Path, arch: str, packages: Sequence[str], log: Path, components
     """Write a tar of the files of packages and of what they depend on; nothing of them is run. Raises RuntimeError."""
     words = ["--variant=extract", f"--include={','.join(packages)}", f"--architectures={arch}", SUITE, str(out), "-"]
     _mmdebstrap(words, components, log, private=False)
+
+
+@contextmanager
+def apt_here(arch: str, components: Sequence[str], status: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """Have an apt for another architecture, with lists of its own; give where these are, and the words of apt-get with its options.
+
+    status: of the system that packages are chosen for. Raises RuntimeError where the mirror can't be asked.
+    """
+    with tempfile.TemporaryDirectory(prefix="apt-") as folder:
+        place = Path(folder)
+        for name in ("lists/partial", "archives/partial"):
+            (place / name).mkdir(parents=True)
+        (place / "status").touch()
+        (place / "sources.list").write_text("\n".join(lines(components)) + "\n")
+        options = {
+            "Dir::State::lists": place / "lists", "Dir::State::status": status or place / "status", "Dir::Cache": place,
+            "Dir::Etc::sourceparts": "-", "Dir::Etc::sourcelist": place / "sources.list", "APT::Architecture": arch,
+            "APT::Architectures": arch, "Acquire::Languages": "none", "APT::Sandbox::User": "root", "Acquire::GzipIndexes": "false",
+            "APT::Install-Recommends": "false",
+        }  # fmt: skip
+        words = ["apt-get", "-q", "-y", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
+        _apt([*words, "update"])
+        yield place / "lists", words
+
+
+def download(arch: str, packages: Sequence[str], status: Path, out: Path) -> list[Path]:
+    """Fetch packages and what they need beside what a system has; return their files in the order of their names. Raises RuntimeError."""
+    out.mkdir(parents=True)
+    with apt_here(arch, ("main",), status) as (_, words):
+        (out / "partial").mkdir()
+        _apt([*words, "-o", f"Dir::Cache::archives={out}", "--download-only", "install", *packages])
+    return sorted(out.glob("*.deb"))
+
+
+def _apt(words: list[str]) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    if done.returncode:
+        raise RuntimeError(f"apt-get {words[-1]} failed: {(done.stderr or done.stdout).strip()[-600:]}")
 
 
 def _mmdebstrap(words: list[str], components: Sequence[str], log: Path, private: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hw import foreign
@@ -44,20 +44,21 @@ def add_modules(root: Path, kernel: Path, version: str) -> None:
             shutil.copytree(kernel / dtbs, root / dtbs, symlinks=True, dirs_exist_ok=True)
 
 
-def add_package(root: Path, package: Path, environment: Mapping[str, str]) -> None:
-    """Install a Debian package in a system of another architecture. Raises RuntimeError with what dpkg said."""
-    folder = root / "var/tmp/package"
+def add_packages(root: Path, packages: Sequence[Path], environment: Mapping[str, str]) -> None:
+    """Install Debian packages in a system of another architecture. Raises RuntimeError with what dpkg said."""
+    folder = root / "var/tmp/packages"
     folder.mkdir(parents=True)
-    shutil.copy(package, folder / "agent.deb")
+    for package in packages:
+        shutil.copy(package, folder / package.name.replace("%3a", "-"))
     # Nothing is started in a folder; policy-rc.d is Debian's way to say so.
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
-    done = foreign.run(root, ["dpkg", "-i", "/var/tmp/package/agent.deb"], env=environment, check=False)
+    done = foreign.run(root, ["dpkg", "-i", "--recursive", "/var/tmp/packages"], env=environment, check=False)
     policy.unlink()
     shutil.rmtree(folder)
     if done.returncode:
-        raise RuntimeError(f"{package.name} can't be installed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise RuntimeError(f"{', '.join(one.name for one in packages)} can't be installed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
 def furnish(root: Path, *, version: str) -> None:
@@ -81,6 +82,8 @@ def furnish(root: Path, *, version: str) -> None:
     _no_passwords(root / "etc/shadow")
     for path in ("var/cache/apt", "var/lib/apt/lists", "var/log/apt", "var/cache/debconf", "var/lib/systemd/catalog", "var/cache/ldconfig"):
         shutil.rmtree(root / path, ignore_errors=True)
+    for path in (root / "etc/apt/sources.list", *root.glob("etc/apt/sources.list.d/*")):  # the mirror of who made the image
+        path.unlink(missing_ok=True)
     for path in (*root.glob("var/log/*.log"), *root.glob("var/lib/dpkg/*-old"), *root.glob("etc/*-"), root / "var/lib/systemd/random-seed"):
         path.unlink(missing_ok=True)
     byte_compile(root)
