@@ -7,8 +7,8 @@ BOARD ?= qemu-arm64
 help-hw:
 	@sed -n -e 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' hw/firmware.mk | expand -t 16
 
-wheels: $(VENV)/.ready ## wheels for x86-64, aarch64 and armv7l, tried under emulation
-	$(VENV)/bin/python -m hw.wheels
+wheels: $(VENV)/.ready ## wheels for three processors, run under emulation; TWICE=1
+	$(VENV)/bin/python -m hw.wheels $(if $(TWICE),--twice)
 
 deb: $(VENV)/.ready ## Debian packages of agent and centre; ARCH=arm64 for one alone
 	$(VENV)/bin/python -m hw.deb $(if $(ARCH),--arch $(ARCH))

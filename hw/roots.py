@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,15 +73,24 @@ def archive(architecture: str, packages: Sequence[str] = ()) -> Path:
 
 def sysroot(architecture: str, packages: Sequence[str]) -> Path:
     """Return a folder with what packages hold, not set up: headers and libraries to compile against. Needs no emulator."""
-    mark = hashlib.sha256(" ".join(sorted(packages)).encode()).hexdigest()[:12]
-    made = cache() / "sysroots" / f"{architecture}-{mark}"
+    made = _sysroot(architecture, packages)
     with one_at_a_time(made):
         if not made.exists():
-            _say(f"fetching headers of {architecture}: {' '.join(packages)}")
+            _say(f"fetching for {architecture}: {' '.join(packages)}")
             part = made.with_suffix(f".{os.getpid()}.part")
             _bootstrap(architecture, ["--variant=extract", f"--include={','.join(packages)}"], part, emulated=False)
             part.rename(made)
     return made
+
+
+def made_sysroot(architecture: str, packages: Sequence[str]) -> Path | None:
+    """Return the folder of `sysroot` where it has been made already, else None."""
+    made = _sysroot(architecture, packages)
+    return made if made.exists() else None
+
+
+def _sysroot(architecture: str, packages: Sequence[str]) -> Path:
+    return cache() / "sysroots" / f"{architecture}-{hashlib.sha256(' '.join(sorted(packages)).encode()).hexdigest()[:12]}"
 
 
 def unpacked(made: Path, folder: Path) -> Path:
@@ -118,7 +128,12 @@ def _bootstrap(architecture: str, options: Sequence[str], target: Path, *, emula
     words = ["mmdebstrap", "--mode=root", f"--architectures={architecture}", *OPTIONS, *options, SUITE, str(target), *sources()]
     if emulated:
         words = foreign.command("/", words)
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with tempfile.TemporaryDirectory(prefix="edgeagent-root-") as folder:  # in which nothing of it is left when it is ended
+        environment = {**os.environ, "TMPDIR": folder}
+        os.chmod(folder, 0o755)  # apt reads there as a user of its own
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=environment
+        )
     if done.returncode:
         raise foreign.CannotRun(f"mmdebstrap made no {target.name}:\n{done.stdout[-2000:]}")
 

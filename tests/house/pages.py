@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "hw").rglob("*.md"), *(ROOT / "tests").rglob("*.md")])
 MAKEFILE = (ROOT / "Makefile").read_text()
+FIRMWARE = (ROOT / "hw" / "firmware.mk").read_text()  # which the Makefile includes
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

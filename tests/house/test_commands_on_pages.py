@@ -12,7 +12,7 @@ import pytest
 
 import edgeagent.cli
 import edgecloud.cli
-from tests.house.pages import DOCS, MAKEFILE, PAGES, ROOT, console_lines
+from tests.house.pages import DOCS, FIRMWARE, MAKEFILE, PAGES, ROOT, console_lines
 
 
 def indented_commands(page: Path) -> list[str]:
@@ -47,7 +47,7 @@ def test_every_command_that_a_page_shows_can_be_typed(page: Path) -> None:
             except SystemExit as stop:
                 assert stop.code == 0, line  # --help and --version
         for verb in re.findall(r"^make ([\w-]+)", line):
-            assert re.search(rf"^{verb}:", MAKEFILE, re.M), line
+            assert re.search(rf"^{verb}:", MAKEFILE + FIRMWARE, re.M), line
 
 
 @pytest.mark.slow("makes a registry and a device, and takes the screens of ten commands", seconds=3)

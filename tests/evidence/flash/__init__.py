@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("image", "boots", "cuts")
+PARTS: tuple[str, ...] = ("wheels", "image", "boots", "cuts")
 
 
 def measure(full: bool) -> Figures:
