@@ -90,11 +90,17 @@ def faults(said: dict[str, Any] | None) -> list[str]:
 def asked(command: str) -> dict[str, Any] | None:
     """Return what a command of the agent says, asked as its user; None where it says nothing."""
     words = ["/usr/bin/edgeagent", command, "--json", "--dir", FOLDER]
-    with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
+    try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False, user=USER, group=USER, extra_groups=[])
         said = json.loads(done.stdout)
-        return said if isinstance(said, dict) else None
-    return None
+    except subprocess.TimeoutExpired:
+        print(f"edgeagent {command} took longer than {PATIENCE:.0f} s", flush=True)
+        return None
+    except (OSError, ValueError) as error:
+        last = done.stderr.strip().splitlines()[-1:] if isinstance(error, ValueError) else [str(error)]
+        print(f"edgeagent {command} said no JSON: {' '.join(last)}", flush=True)
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def say(text: str) -> None:
