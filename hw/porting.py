@@ -32,12 +32,13 @@ from hw import foreign, roots
 from tests.house.pages import ROOT, section
 from tests.house.pasting import Block, blocks_of, paste, script_of
 from tests.release import facts
+from tests.release.__main__ import digests
 from tests.release.supply import GLIBC
 
 PAGE = ROOT / "hw" / "porting.md"
 SITE = "/usr/lib/python3/dist-packages"  # where the Python of a Debian looks; other systems have it in /usr/lib/python3.X/site-packages
 CROSS, START = "For another processor", "First start"
-THIS = "$ python -m hw.porting"
+THIS = "$ make porting"
 STATE = "/var/lib/edgeagent"
 SHOWN = ("kernels", "runtime", "key", "state", "digits")  # of a doctor's checks, those that are printed here
 BROKER, NOBODY = "192.0.2.10", "127.0.0.1:9"  # the page's broker, and a port of this machine on which nobody listens
@@ -127,8 +128,7 @@ def sources(folder: Path) -> Path:
     )
     shutil.rmtree(tree)
     (archive,) = into.glob("*.tar.gz")
-    said = subprocess.run(["sha256sum", archive.name], cwd=into, check=True, capture_output=True, text=True).stdout
-    (into / "SHA256SUMS").write_text(said)
+    (into / "SHA256SUMS").write_text(digests(archive))
     return archive
 
 
