@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from hw import roots
@@ -24,6 +25,7 @@ LINKED = "-shared -Wl,-z,relro,-z,now"
 FACTS = "edge_target"  # the module with what sysconfig says of the target
 
 
+@cache
 def epoch() -> str:
     """Return the time that all files of a wheel bear, in seconds: the commit's; of an unpacked source distribution its own."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
@@ -67,6 +69,8 @@ def build(target: Target, libc: str, *, python: Path, tree: Path, folder: Path) 
         "PYTHONPATH": str(beside), "_PYTHON_SYSCONFIGDATA_NAME": FACTS, "_PYTHON_HOST_PLATFORM": f"linux-{target.machine}",
         "SOURCE_DATE_EPOCH": epoch(), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8",
     }  # fmt: skip
+    for left in (tree / "build").glob("lib*"):  # what another build gathered to pack is not packed again
+        shutil.rmtree(left)
     said([python, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "built"], folder=tree, env=env)
     (built,) = (folder / "built").glob("*.whl")
     words: list[str | Path] = [python, "-m", "auditwheel", "repair", "--plat", "auto", "--wheel-dir", folder / "repaired", built]
@@ -108,7 +112,8 @@ def _write_facts(target: Target, beside: Path, *, flags: str, linked: str) -> No
     facts = {
         "CC": target.compiler, "CXX": target.compiler, "CFLAGS": flags, "CCSHARED": "", "LDSHARED": linked, "LDCXXSHARED": linked,
         "AR": f"{target.triplet}-ar", "ARFLAGS": "rcs", "SHLIB_SUFFIX": ".so", "VERSION": PYTHON, "SOABI": "",
-        "EXT_SUFFIX": f".cpython-{PYTHON.replace('.', '')}-{target.triplet}.so",  # setuptools takes its suffix for the stable ABI after this
+        # After this setuptools decides whether there is a suffix of the stable ABI.
+        "EXT_SUFFIX": f".cpython-{PYTHON.replace('.', '')}-{target.triplet}.so",
         "INCLUDEPY": str(beside / "include" / f"python{PYTHON}"), "Py_ENABLE_SHARED": 0, "LIBDIR": "/usr/lib", "OPT": "",
     }  # fmt: skip
     (beside / f"{FACTS}.py").write_text(f"build_time_vars = {facts!r}\n")

@@ -331,7 +331,8 @@ def _move(recipe: OutputHeadSettings, layer: _Layer, d: Array, now: int) -> None
         one, two = layer.slot(0), layer.slot(1)
         one[:] = beta1 * one + (_F(1) - beta1) * d
         two[:] = beta2 * two + (_F(1) - beta2) * (d * d)
-        by = one / (np.sqrt(two) + _F(recipe.epsilon))
+        # In float64, rounded once more: the same bits as a right float32 root. On 32-bit ARM numpy 1.24's own is one unit off.
+        by = one / (np.sqrt(two.astype(np.float64)).astype(np.float32) + _F(recipe.epsilon))
     layer.flat = w - (_F(rate) * by + decay * w)
 
 
