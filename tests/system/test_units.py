@@ -147,7 +147,7 @@ def a_wrong_setting_is_not_tried_again_and_a_file_that_is_not_there_yet_is(m: Ma
     m.run(f"mv {folder}/away.key {folder}/device.key")
     m.until("it serves without a hand", lambda: m.of_unit(AGENT, "ActiveState") == "active")
     m.run(f"systemctl stop {AGENT}; mv {folder}/edgeagent.toml {folder}/away.toml; systemctl start {AGENT}")
-    assert (m.of_unit(AGENT, "ActiveState"), m.of_unit(AGENT, "ConditionResult")) == ("inactive", "no"), "a board without settings is no fault"
+    assert (m.of_unit(AGENT, "ActiveState"), m.of_unit(AGENT, "ConditionResult")) == ("inactive", "no"), "no settings yet is no fault"
 
 
 @pytest.mark.slow("starts a systemd and lets its watchdog end two services", seconds=45)
