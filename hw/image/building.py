@@ -100,6 +100,7 @@ def build(target: Target, out: Path, *, deb: Path | None = None, agent: bool = T
     says = {
         "board": target.name, "says": target.says, "tried": target.tried, "version": __version__, "commit": commit(), "time": epoch,
         "compatible": target.compatible, "kernel": version, "agent": package.name if package else None, "sha256": sums,
+        "bytes": {one: (made / one).stat().st_size for one in sums} | ({"package": package.stat().st_size} if package else {}),
         "steps": steps.rows,
     }  # fmt: skip
     (made / "image.json").write_text(json.dumps(says, indent=1) + "\n")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.evidence.parts import Figures, measured
 
-PARTS: tuple[str, ...] = ("boots", "cuts", "wheels", "deb", "pages")
+PARTS: tuple[str, ...] = ("boots", "cuts", "wheels", "deb", "pages", "image")
 
 
 def measure(full: bool) -> Figures:
