@@ -113,7 +113,7 @@ def boot(image: Path, work: Path, *, memory: int = 512, short: bool = False) -> 
             board.cut()
         version, digest = served.split()[2:4]
         figures |= {"version": int(version), "file_equal": int(digest == rebuilt(centre, int(version), work))}
-        figures |= {"versions": len(centre.versions()), "token_left": int(card.get(board.images.card, "claim") is not None)}
+        figures |= {"versions": len(centre.versions()), "token_left": int(card.get(board.images.card, "board.claim") is not None)}
     return figures
 
 

@@ -61,7 +61,7 @@ def get(card: Path, name: str) -> bytes | None:
 
 def settings_of(fleet_key: bytes, claim: bytes, model: bytes) -> dict[str, bytes]:
     """Return what a board finds on its boot partition at its first start."""
-    return {"edgeagent.toml": SETTINGS.encode(), "fleet.pub": fleet_key, "claim": claim, f"{MODEL}.tflite": model}
+    return {"edgeagent.toml": SETTINGS.encode(), "fleet.pub": fleet_key, "board.claim": claim, f"{MODEL}.tflite": model}
 
 
 def disc(folder: Path, plan: Mapping[str, str | int], batches: range, bundle: Path | None = None) -> Path:

@@ -53,7 +53,7 @@ def _readme() -> str:
         "  edgeagent.toml   the device's name, its fleet, its broker, [board] name, and a [[model]] for each model\r\n"
         "  NAME.tflite      the base of each model, by its name\r\n"
         "  fleet.pub        what a board is given of its fleet, from edgecloud init\r\n"
-        "  claim            a token from edgecloud claim new; or device.key, the key of a board that lost its state\r\n"
+        "  NAME.claim       a token from edgecloud claim new; or device.key, the key of a board that lost its state\r\n"
         "  authorized_keys  optional: SSH is on for these keys, and off without the file\r\n"
         "Secrets are moved to the data partition and erased here at the first start.\r\n"
     )

@@ -77,8 +77,8 @@ def test_files_are_put_on_a_card_and_read_back(tmp_path: Path) -> None:
     subprocess.run(words, check=True, capture_output=True)
     files = card.settings_of(b"edge-fleet-pub:00\n", b"edge-claim:00\n", b"\0model")
     card.put(own, files)
-    card.put(own, {"claim": b"another"})
-    assert card.get(own, "claim") == b"another"
+    card.put(own, {"board.claim": b"another"})
+    assert card.get(own, "board.claim") == b"another"
     assert card.get(own, "digits.tflite") == b"\0model"
     assert card.get(own, "nothing") is None
 
