@@ -23,10 +23,9 @@ from pathlib import Path
 
 from hw import foreign, roots
 from hw.deb.building import build
-from hw.porting import TARGETS, to_start_with
+from hw.porting import TARGETS, copy_sources, to_start_with
 from tests import broker
 from tests.house.pages import DOCS, ROOT, section
-from tests.release import facts
 from tests.release.bare_root import take_over
 
 PAGE = DOCS / "board-setup.md"
@@ -142,10 +141,7 @@ def carry(way: Way, arch: str, system: Path, deb: Path | None) -> int:
         made = deb or build("edgeagent", arch)
         shutil.copy(made, into)
         return made.stat().st_size
-    for name in facts.tracked():
-        if (ROOT / name).exists():
-            (into / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, into / name)
+    copy_sources(into)
     return 0
 
 

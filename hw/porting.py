@@ -117,11 +117,7 @@ def ported(target: Target, folder: Path, *, here: bool) -> int:
 def sources(folder: Path) -> Path:
     """Make the source distribution of what git tracks, and its digest beside it, as a release has them. Returns the archive."""
     tree = folder / "tree"
-    names = facts.tracked() if (ROOT / ".git").exists() else {str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()}
-    for name in names:
-        if (ROOT / name).exists():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tree / name)
+    copy_sources(tree)
     into = folder / "sources"
     subprocess.run(
         [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(into)], cwd=tree, check=True, capture_output=True, timeout=300
@@ -130,6 +126,15 @@ def sources(folder: Path) -> Path:
     (archive,) = into.glob("*.tar.gz")
     (into / "SHA256SUMS").write_text(digests(archive))
     return archive
+
+
+def copy_sources(into: Path) -> None:
+    """Copy what git tracks, as it stands here, into a folder; of a source distribution, what it says that it holds."""
+    said = ROOT / "edgeagent.egg-info" / "SOURCES.txt"
+    for name in facts.tracked() if (ROOT / ".git").exists() else said.read_text().splitlines():
+        if (ROOT / name).exists():
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, into / name)
 
 
 def commands(text: str, *, cross: bool) -> list[Block]:
