@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = args.folder.resolve() / args.arch
     if args.here and TARGETS[args.arch].foreign:
         parser.error("--here is for this machine's own processor")
+    if not args.here and os.geteuid():
+        parser.error("a Debian has files of more than one owner: run it as root, or with --here")
     try:
         ported(TARGETS[args.arch], folder, here=args.here)
     except (NotAsThePageSays, foreign.CannotRun, subprocess.CalledProcessError) as error:
