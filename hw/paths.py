@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,10 +24,9 @@ from pathlib import Path
 
 from hw import foreign, roots
 from hw.deb.building import build
-from hw.porting import TARGETS, to_start_with
+from hw.porting import TARGETS, copy_sources, to_start_with
 from tests import broker
 from tests.house.pages import DOCS, ROOT, section
-from tests.release import facts
 from tests.release.bare_root import take_over
 
 PAGE = DOCS / "board-setup.md"
@@ -72,9 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "build/hw/paths", help="where it is done (default: build/hw/paths)")
     parser.add_argument("--keep", action="store_true", help="leave the Debians there afterwards")
     args = parser.parse_args(arguments)
+    if args.deb and not args.deb.is_file():
+        parser.error(f"there is no file {args.deb}: make deb makes one")
     own = next((target.arch for target in TARGETS.values() if not target.foreign), None)
     if own is None or broker.program() is None:
         print(f"hw.paths: {broker.MISSING if own else 'needs an x86-64 or 64-bit ARM machine'}", file=sys.stderr)
+        return 2
+    if os.geteuid():
+        print("hw.paths: a Debian has files of more than one owner: run it as root", file=sys.stderr)
         return 2
     folder: Path = args.folder.resolve()
     try:
@@ -142,10 +147,7 @@ def carry(way: Way, arch: str, system: Path, deb: Path | None) -> int:
         made = deb or build("edgeagent", arch)
         shutil.copy(made, into)
         return made.stat().st_size
-    for name in facts.tracked():
-        if (ROOT / name).exists():
-            (into / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, into / name)
+    copy_sources(into)
     return 0
 
 

@@ -32,12 +32,13 @@ from hw import foreign, roots
 from tests.house.pages import ROOT, section
 from tests.house.pasting import Block, blocks_of, paste, script_of
 from tests.release import facts
+from tests.release.__main__ import digests
 from tests.release.supply import GLIBC
 
 PAGE = ROOT / "hw" / "porting.md"
 SITE = "/usr/lib/python3/dist-packages"  # where the Python of a Debian looks; other systems have it in /usr/lib/python3.X/site-packages
 CROSS, START = "For another processor", "First start"
-THIS = "$ python -m hw.porting"
+THIS = "$ make porting"
 STATE = "/var/lib/edgeagent"
 SHOWN = ("kernels", "runtime", "key", "state", "digits")  # of a doctor's checks, those that are printed here
 BROKER, NOBODY = "192.0.2.10", "127.0.0.1:9"  # the page's broker, and a port of this machine on which nobody listens
@@ -76,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = args.folder.resolve() / args.arch
     if args.here and TARGETS[args.arch].foreign:
         parser.error("--here is for this machine's own processor")
+    if not args.here and os.geteuid():
+        parser.error("a Debian has files of more than one owner: run it as root, or with --here")
     try:
         ported(TARGETS[args.arch], folder, here=args.here)
     except (NotAsThePageSays, foreign.CannotRun, subprocess.CalledProcessError) as error:
@@ -116,20 +119,24 @@ def ported(target: Target, folder: Path, *, here: bool) -> int:
 def sources(folder: Path) -> Path:
     """Make the source distribution of what git tracks, and its digest beside it, as a release has them. Returns the archive."""
     tree = folder / "tree"
-    names = facts.tracked() if (ROOT / ".git").exists() else {str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()}
-    for name in names:
-        if (ROOT / name).exists():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tree / name)
+    copy_sources(tree)
     into = folder / "sources"
     subprocess.run(
         [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(into)], cwd=tree, check=True, capture_output=True, timeout=300
     )
     shutil.rmtree(tree)
     (archive,) = into.glob("*.tar.gz")
-    said = subprocess.run(["sha256sum", archive.name], cwd=into, check=True, capture_output=True, text=True).stdout
-    (into / "SHA256SUMS").write_text(said)
+    (into / "SHA256SUMS").write_text(digests(archive))
     return archive
+
+
+def copy_sources(into: Path) -> None:
+    """Copy what git tracks, as it stands here, into a folder; of a source distribution, what it says that it holds."""
+    said = ROOT / "edgeagent.egg-info" / "SOURCES.txt"
+    for name in facts.tracked() if (ROOT / ".git").exists() else said.read_text().splitlines():
+        if (ROOT / name).exists():
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, into / name)
 
 
 def commands(text: str, *, cross: bool) -> list[Block]:

@@ -8,6 +8,7 @@ Needs a clean clone, a package index and a service that knows advisories. Ends a
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import shutil
 import sys
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for archive in (place.sdist, place.wheel, *sorted(place.bills.glob("*.json"))):
             shutil.copy2(archive, out)
             print(f"     {out / archive.name}  {archive.stat().st_size:,} bytes")
+        (out / "SHA256SUMS").write_text(digests(place.sdist, place.wheel, *sorted(place.bills.glob("*.json"))))
     return 0
 
 
@@ -146,6 +148,11 @@ STEPS = (
     a_clean_tree, one_version, both_archives, what_they_hold, the_wheel_alone, the_demo_from_the_wheel,
     the_tests_of_the_kernels_from_the_sources, supply.what_is_pinned, supply.bills_of_materials, supply.known_vulnerabilities,
 )  # fmt: skip
+
+
+def digests(*files: Path) -> str:
+    """Return the SHA-256 of files, as `sha256sum --check` reads them."""
+    return "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
 
 
 def names_in(sdist: Path) -> set[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.house.pages import DOCS, PROJECT, ROOT
 from tests.release import facts
-from tests.release.__main__ import STEPS, names_in
+from tests.release.__main__ import STEPS, digests, names_in
 
 
 def test_one_version_stands_in_one_place() -> None:
@@ -68,3 +68,15 @@ def test_a_source_distribution_holds_what_git_tracks(tmp_path: Path) -> None:
     subprocess.run(command, cwd=copy, check=True, capture_output=True, timeout=300)
     (archive,) = tmp_path.glob("*.tar.gz")
     assert names_in(archive) - facts.MADE == there
+
+
+def test_digests_are_read_by_sha256sum_and_tell_a_changed_file(tmp_path: Path) -> None:
+    one, other = tmp_path / "edgeagent-1.tar.gz", tmp_path / "a.cdx.json"
+    one.write_bytes(b"sources")
+    other.write_bytes(b"{}")
+    (tmp_path / "SHA256SUMS").write_text(digests(one, other))
+    check = ["sha256sum", "--check", "--quiet", "--ignore-missing", "SHA256SUMS"]
+    other.unlink()
+    assert subprocess.run(check, cwd=tmp_path, capture_output=True).returncode == 0
+    one.write_bytes(b"other sources")
+    assert subprocess.run(check, cwd=tmp_path, capture_output=True).returncode == 1
