@@ -19,6 +19,7 @@ from edgeagent import cli
 from edgeagent.deploying import switching
 from edgeagent.service.befallen import befallen
 from edgeagent.settings import reading
+from edgeagent.spending import flash
 from edgeagent.state.folder import open_folder
 from edgeagent.state.looking import look_at
 from edgeagent.troubles.naming import name_of
@@ -42,6 +43,8 @@ ELSEWHERE = {  # which test shows the troubles that no file brings about
     "two-boards": "test_a_name_that_another_client_has_is_named",
     "variant-damaged": "test_a_base_that_lies_damaged_beside_the_served_one_is_let_go_of",
     "passive-damaged": "test_a_base_that_lies_damaged_beside_the_served_one_is_let_go_of",
+    "flash-spent": "test_a_day_whose_bytes_to_the_disk_are_spent_is_named",
+    "board-smaller": "test_a_board_that_is_smaller_than_its_settings_is_named",
 }
 
 
@@ -239,3 +242,23 @@ def test_a_trouble_is_said_once_in_the_log(tmp_path: Path, caplog: pytest.LogCap
         board.ahead = troubles.YEARS
         board.serve(300)
         assert sum("trouble clock-off" in r.getMessage() for r in caplog.records) == 1
+
+
+def test_a_day_whose_bytes_to_the_disk_are_spent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, counted = FakeClock(), [0]
+    monkeypatch.setattr(flash, "of_process", lambda process: counted[0])
+    with boards.rig(tmp_path / "d", boards.centre(clock), train__every="5m", budget__flash_bytes_a_day="1MiB") as r:
+        boards.fill(r.device)
+        r.centre.after(10, lambda: counted.__setitem__(0, 1 << 20))
+        r.serve(700)
+        with look_at(reading.load(tmp_path / "d" / reading.FILE, environment={}, flags={})) as device:
+            assert [one.id for one in befallen(device, clock.wall())] == ["flash-spent"]
+        assert r.states() == {1: "verified"}, "nothing else waits"
+
+
+def test_a_board_that_is_smaller_than_its_settings_is_named(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with boards.rig(tmp_path / "d", boards.centre(clock), budget__max_ram="4000GiB") as r:
+        r.serve(60)
+        with look_at(reading.load(tmp_path / "d" / reading.FILE, environment={}, flags={})) as device:
+            assert [one.id for one in befallen(device, clock.wall())] == ["board-smaller"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,15 @@ def test_nothing_is_written_into_a_file_that_another_may_look_into(
     take(begun(tmp_path, clock), Counting(1), 5, clock)
     assert os.pread(handle, 1 << 20, 0) == before and journal._read(path) is not None
     os.close(handle)
+
+
+def test_no_unit_of_ours_takes_the_journal_away_between_two_starts() -> None:
+    """systemd would empty /dev/shm of a user's files each time that the service ends, after a kill, too."""
+    root = Path(__file__).parents[3]
+    texts = [*(root / "docs").rglob("*.md"), *(p for top in ("hw", "edgeagent", "cloud") for p in (root / top).rglob("*") if p.is_file())]
+    bad = [
+        str(path.relative_to(root))
+        for path in texts
+        if re.search(r"^(RemoveIPC|PrivateIPC)=(yes|true|on|1)\b", path.read_bytes().decode(errors="replace"), re.M)
+    ]
+    assert bad == []

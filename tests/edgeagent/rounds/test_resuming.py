@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import pytest
 from edgeagent.board.budget import Cost
 from edgeagent.board.sensors import Sensors
 from edgeagent.commands.train import finish
-from edgeagent.rounds import journal, resuming
+from edgeagent.rounds import in_memory, journal, resuming
 from edgeagent.rounds import round as rounds
 from edgeagent.samples.spool import Spool
 from edgeagent.service.goal import Goal
@@ -315,6 +316,20 @@ def run_and_kill(folder: Path, seconds: float, more: float, whom: str) -> tuple[
     ids=["long steps", "short steps"],
 )
 def test_kill_9_at_random_moments_costs_a_step_at_most(tmp_path: Path, batch: int, epochs: str, samples: int, whom: str) -> None:
+    killed(tmp_path, batch, epochs, samples, whom)
+
+
+@pytest.mark.slow("trains in processes that are killed, in a folder on a disk", seconds=10)
+def test_kill_9_costs_a_step_at_most_where_the_journal_stands_in_memory_beside_a_disk() -> None:
+    """The temporary folders of these tests may lie in memory themselves, where a journal has one place alone."""
+    with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:
+        if in_memory.place_of(Path(folder) / "round") is None:
+            pytest.skip("there is no tmpfs beside a disk here")
+        killed(Path(folder), 256, "20", 640, "agent")
+
+
+def killed(tmp_path: Path, batch: int, epochs: str, samples: int, whom: str) -> None:
+    """Kill a process that trains, over and over; what it comes to is what one comes to that nobody kills."""
     file = grafted("har", "adam", batch=batch)
     settings = {"train.epochs": epochs, "train.learning_rate": "0.0001"}
     for name in ("whole", "parts"):
