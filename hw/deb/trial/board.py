@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,19 @@ class Board:
             self._agent.kill()
             self._agent.wait()
             self._agent = None
+            began = time.monotonic()
+            while self._inside():  # those below it end a moment later, and may write until then
+                if time.monotonic() - began > LIMIT:
+                    raise NotMade("a process of the agent outlives its kill")
+                time.sleep(0.02)
+
+    def _inside(self) -> bool:
+        """Return whether any process lives in the root."""
+        for root in Path("/proc").glob("[0-9]*/root"):
+            with suppress(OSError):
+                if os.readlink(root) == str(self.root.resolve()):
+                    return True
+        return False
 
     def at(self, path: Path) -> Path:
         """Return where a path of the board lies on this machine."""

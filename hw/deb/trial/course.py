@@ -25,7 +25,7 @@ TWIN = Path("/srv/twin")
 SAMPLES = 200
 # A round of some seconds, so that an upgrade finds it under way; and quick about its link.
 SETTINGS = {
-    "train.epochs": "60", "train.margin": "1000", "train.every": "365d", "train.min_new_samples": "0", "update.kind": "delta",
+    "train.epochs": "400", "train.margin": "1000", "train.every": "365d", "train.min_new_samples": "0", "update.kind": "delta",
     "link.resend": "2s", "link.reconnect_min": "200ms", "link.reconnect_max": "2s",
 }  # fmt: skip
 
@@ -183,4 +183,4 @@ def _until(what: str, true: Callable[[], bool], *, within: float = LIMIT) -> Non
     while not true():
         if time.monotonic() - began > within:
             raise NotMade(f"{what}: not within {within:g} s")
-        time.sleep(0.2)
+        time.sleep(0.05)
