@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from tests.system.fleet import Fleet, _inside
 from tests.worlds import MODELS, world
 
 from ..running import NotMade
+from ..targets import OWN
 from .board import AGENT, HOME, LIMIT, Board, newer
 
 DEVICE, MODEL = "pi-7", "digits"
@@ -23,7 +25,7 @@ TWIN = Path("/srv/twin")
 SAMPLES = 200
 # A round of some seconds, so that an upgrade finds it under way; and quick about its link.
 SETTINGS = {
-    "train.epochs": "60", "train.margin": "1000", "train.every": "365d", "train.min_new_samples": "0", "update.kind": "delta",
+    "train.epochs": "400", "train.margin": "1000", "train.every": "365d", "train.min_new_samples": "0", "update.kind": "delta",
     "link.resend": "2s", "link.reconnect_min": "200ms", "link.reconnect_max": "2s",
 }  # fmt: skip
 
@@ -47,7 +49,8 @@ def tried(package: Path, architecture: str, folder: Path, say: Callable[[str], N
         with broker.mosquitto(folder / "broker") as b:
             fleet = Fleet(folder / "fleet", b.url, inside=True)
             try:
-                for step in (_installed, _well, _upgraded_in_a_round, _exact, _removed):
+                at_work = (_well, _upgraded_in_a_round, _exact) if trains(architecture) else ()
+                for step in (_installed, *at_work, _removed):
                     began = time.monotonic()
                     step(trial, board, fleet, package)
                     trial.seconds[step.__name__.strip("_")] = time.monotonic() - began
@@ -57,6 +60,14 @@ def tried(package: Path, architecture: str, folder: Path, say: Callable[[str], N
     finally:
         board.close()
     return trial
+
+
+def trains(architecture: str) -> bool:
+    """Return whether a round can be run in a root here. LiteRT on ARM ends with SIGSEGV in QEMU's emulator of programs (7.2).
+
+    There the emulated machine of `make boot-test` has the last word.
+    """
+    return architecture != "arm64" or OWN.get(os.uname().machine) == "arm64"
 
 
 def require(true: object, what: str) -> None:
@@ -149,6 +160,8 @@ def _served(home: Path) -> str:
 
 
 def _removed(trial: Trial, board: Board, fleet: Fleet, package: Path) -> None:
+    if "upgrade" not in trial.seconds:
+        trial.seconds["upgrade"] = board.install(newer(package, "9.0", fleet.folder))
     before, beside = board.kept(HOME), board.kept(TWIN)
     board.do("dpkg", "--remove", "edgeagent")
     require(board.kept(HOME) == before, "removing the package changed the state")
@@ -170,4 +183,4 @@ def _until(what: str, true: Callable[[], bool], *, within: float = LIMIT) -> Non
     while not true():
         if time.monotonic() - began > within:
             raise NotMade(f"{what}: not within {within:g} s")
-        time.sleep(0.2)
+        time.sleep(0.05)
