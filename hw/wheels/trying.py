@@ -33,7 +33,7 @@ READ = ("csrc", "modelwire/_core/csrc.pxd")  # of the kernels' sources, by tests
 TESTS_NEED = ("pytest>=8.1", "hypothesis>=6.100")
 GLIBC = ("2014", "_2_17", "_2_26", "_2_27", "_2_28", "_2_31", "_2_34")  # of wheels that Debian 12 takes
 # In a process of its own, and not the first: then what Python compiles once is compiled.
-IMPORTS = "import time; t = time.perf_counter(); import edgeagent.cli, modelwire.lattice; print((time.perf_counter() - t) * 1e3)"
+IMPORTS = "import time; t = time.perf_counter(); import edgeagent.cli, modelwire._core.kernel; print((time.perf_counter() - t) * 1e3)"
 SECONDS = 3000  # a safety limit for one command under emulation
 
 
