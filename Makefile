@@ -109,7 +109,7 @@ paper: $(VENV)/.ready ## MMlib's and MMM's flows, for docs/evaluation.md; FULL=1
 threats: $(VENV)/.ready ## run the threat model: each row by its tests
 	$(VENV)/bin/python -m tests.threats
 
-evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## measure: TOPIC=wire, trust, zoo, centre, compare, lost, deploy, flash
+evidence: $(VENV)/.ready $(if $(FULL),$(VENV)/.fuzz) $(if $(filter zoo,$(TOPIC)),$(VENV)/.reference) ## TOPIC=wire, trust, zoo, centre, compare, lost, deploy or flash
 	$(VENV)/bin/python -m tests.evidence $(or $(TOPIC),wire)
 
 simulate: $(VENV)/.ready ## a fleet for days, all proven; DEVICES=10000 DAYS=7 LINK=lte

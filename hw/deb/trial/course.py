@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from tests.system.fleet import Fleet, _inside
 from tests.worlds import MODELS, world
 
 from ..running import NotMade
-from ..targets import OWN
 from .board import AGENT, HOME, LIMIT, Board, newer
 
 DEVICE, MODEL = "pi-7", "digits"
@@ -49,8 +47,7 @@ def tried(package: Path, architecture: str, folder: Path, say: Callable[[str], N
         with broker.mosquitto(folder / "broker") as b:
             fleet = Fleet(folder / "fleet", b.url, inside=True)
             try:
-                at_work = (_well, _upgraded_in_a_round, _exact) if trains(architecture) else ()
-                for step in (_installed, *at_work, _removed):
+                for step in (_installed, _well, _upgraded_in_a_round, _exact, _removed):
                     began = time.monotonic()
                     step(trial, board, fleet, package)
                     trial.seconds[step.__name__.strip("_")] = time.monotonic() - began
@@ -60,14 +57,6 @@ def tried(package: Path, architecture: str, folder: Path, say: Callable[[str], N
     finally:
         board.close()
     return trial
-
-
-def trains(architecture: str) -> bool:
-    """Return whether a round can be run in a root here. LiteRT on ARM ends with SIGSEGV in QEMU's emulator of programs (7.2).
-
-    There the emulated machine of `make boot-test` has the last word.
-    """
-    return architecture != "arm64" or OWN.get(os.uname().machine) == "arm64"
 
 
 def require(true: object, what: str) -> None:

@@ -47,7 +47,7 @@ def measure(full: bool) -> Figures:
                 print(f"deb: {architecture} is not measured here: {error}", file=sys.stderr)
         if trials:
             figures["deb_trials"] = len(trials)
-            trained = [bool(one.seen["equal"]) for one in trials if "equal" in one.seen]  # not where LiteRT can't be emulated
+            trained = [bool(one.seen["equal"]) for one in trials if "equal" in one.seen]
             figures["deb_upgrades_in_a_round"] = len(trained)
             if trained:
                 figures["deb_upgrade_bits_equal"] = sum(trained) / len(trained)
