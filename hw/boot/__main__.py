@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from .emulator import Board, Images
 
 ROOT = building.ROOT
 EXAMPLE = "example: python -m hw.boot --image build/hw/image/qemu-arm64"
-BASE = ROOT / "tests/models/digits.tflite"
+STOCK = ROOT / "tests/models/own/digits.tflite"  # as Keras wrote it: it can't be trained yet
 APPEND = "console=ttyAMA0 panic=10 net.ifnames=0"
 PATIENCE = 1800.0  # seconds, a safety limit: an emulated board on a busy machine is slow
 
@@ -73,6 +74,15 @@ def obstacle() -> str:
     return ""
 
 
+def base_model(work: Path) -> Path:
+    """Return the base model of the trial, made trainable: its head on kept features, its head, all of it. work: where it is written."""
+    from edgecloud.graft.grafting import Wish, graft
+
+    out = work / "digits.tflite"
+    out.write_bytes(graft(STOCK.read_bytes(), Wish(train=("all",), modes=("head",))).file)
+    return out
+
+
 def images(image: Path, own: Path) -> Images:
     """Return what an emulator boots of an image. own: the card, a copy."""
     return Images(own, image / "vmlinuz", image / "initrd", APPEND)
@@ -82,14 +92,14 @@ def fresh(image: Path, work: Path, centre: Centre) -> Path:
     """Return a new card with what a board needs at its first start."""
     own = work / "card.img"
     card.copy(image / "disk.img", own)
-    card.put(own, card.settings_of((centre.folder / "fleet.pub").read_bytes(), centre.claim().read_bytes(), BASE.read_bytes()))
+    card.put(own, card.settings_of((centre.folder / "fleet.pub").read_bytes(), centre.claim().read_bytes(), centre.base.read_bytes()))
     return own
 
 
 def boot(image: Path, work: Path, *, memory: int = 512, short: bool = False) -> dict[str, Any]:
     """Boot an image to its first verified version, and return the figures. Raises Silent with what the board last said, RuntimeError."""
     work.mkdir(parents=True, exist_ok=True)
-    with Centre(work / f"centre-{os.getpid()}", BASE) as centre:
+    with Centre(work / f"centre-{os.getpid()}", base_model(work)) as centre:
         board = Board(images(image, fresh(image, work, centre)), work, memory=memory)
         disc = card.disc(work, {"PLAN": "boot", "TRIAL": ""}, range(3))
         try:
@@ -109,6 +119,8 @@ def boot(image: Path, work: Path, *, memory: int = 512, short: bool = False) -> 
                 board.wait(r"^done .*$", PATIENCE)
                 served = board.wait(r"^served .*$", 1)
                 figures |= remembered(board.facts.text())
+                if failed := re.search(r"^failed .*$", board.facts.text(), re.M):
+                    raise RuntimeError(failed[0])
         finally:
             board.cut()
         version, digest = served.split()[2:4]

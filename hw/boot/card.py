@@ -84,11 +84,11 @@ def disc(folder: Path, plan: Mapping[str, str | int], batches: range, bundle: Pa
 
 
 def samples(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return one batch of what this board sees: digits in a mirror, faint and noisy. x: float32, [240, 64]; y: classes."""
+    """Return one batch of what this board sees: digits in a mirror, faint and noisy. x: float32, [240, 8, 8, 1]; y: classes."""
     rng, data = np.random.default_rng([18, number]), np.load(DIGITS)
     order = rng.permutation(len(data["train_y"]))[:BATCH]
     seen = data["train_x"][order][:, :, ::-1] / 16 * 0.7 + 0.1 + rng.normal(0, 0.05, (BATCH, 8, 8))
-    return seen.reshape(BATCH, 64).astype(np.float32), data["train_y"][order].astype(np.int64)
+    return seen.reshape(BATCH, 8, 8, 1).astype(np.float32), data["train_y"][order].astype(np.int64)
 
 
 def _mtools(words: list[str], data: bytes) -> bytes:

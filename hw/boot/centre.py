@@ -40,7 +40,7 @@ class Centre:
 
     def __init__(self, folder: Path, model: Path) -> None:
         """model: the base that the boards learn from."""
-        self.folder, self.port = folder, _free_port()
+        self.folder, self.base, self.port = folder, model, _free_port()
         self.db = folder / "fleet.db"
         folder.mkdir(parents=True, exist_ok=True)
         if not self.db.exists():

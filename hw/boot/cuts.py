@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import card, chain, systems
-from .__main__ import BASE, PATIENCE, ROOT, default_image, fresh, images, say
+from .__main__ import PATIENCE, ROOT, base_model, default_image, fresh, images, say
 from .centre import Centre
 from .console import Silent
 from .emulator import Board
@@ -83,7 +83,7 @@ class Ordeal:
     def run(self, cuts: int, *, updates: bool) -> None:
         """Make cuts until there are so many; then bring the two bundles, unless that was done. Raises RuntimeError."""
         good, broken = systems.updates(self.image, self.work)
-        with Centre(self.work / "centre", BASE) as centre:
+        with Centre(self.work / "centre", base_model(self.work)) as centre:
             own = self.work / "card.img"
             if not own.exists():
                 fresh(self.image, self.work, centre)

@@ -5,7 +5,7 @@ here=/run/trial port=/dev/virtio-ports/trial dir=/var/lib/edgeagent/agent group=
 . $here/plan
 
 up() { read -r seconds _ </proc/uptime; echo "$seconds"; }
-tell() { echo "$*" >$port; }
+tell() { until echo "$*" >$port; do sleep 0.1; done 2>/dev/null; } # the port is one writer's at a time
 as() { setpriv --reuid=edgeagent --regid=edgeagent --init-groups "$@"; }
 agent() { as edgeagent "$@" --dir $dir; }
 field() { sed -n "s/.*\"$1\": \"\{0,1\}\([^\",]*\).*/\1/p" | head -n 1; }
@@ -45,6 +45,8 @@ mode() {
     systemctl restart edgeagent.service
 }
 
+failed() { tell "failed $(up) $(cat /run/phase) $(journalctl -b -u edgeagent.service -o cat --no-pager -n 6 2>/dev/null | tr '\n' '|')"; }
+
 chain() { tell "log $(up) $(agent log --json 2>/dev/null | tr -d '\n ')"; }
 
 modprobe -q virtio_console
@@ -73,10 +75,10 @@ while :; do memory; sleep 2; done &
 
 case $PLAN in
 boot)
-    phase auto && add 0 && settled 1
+    { phase auto && add 0 && settled 1; } || failed
     phase idle && sleep 40
-    phase features && mode features && add 1 && settled 2
-    phase all && mode all && add 2 && settled 3
+    { phase features && mode features && add 1 && settled 2; } || failed
+    { phase all && mode all && add 2 && settled 3; } || failed
     phase rest && sleep 30
     chain
     tell "done $(up)"
