@@ -93,7 +93,7 @@ def test_what_the_board_finds_on_its_card_are_settings() -> None:
 
 def test_each_batch_of_samples_is_another_one_and_the_same_each_time() -> None:
     (x, y), (again, _), (other, _) = card.samples(3), card.samples(3), card.samples(4)
-    assert x.shape == (card.BATCH, 64)
+    assert x.shape == (card.BATCH, 8, 8, 1)
     assert x.dtype == np.float32
     assert set(y) <= set(range(10))
     assert np.array_equal(x, again)
