@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -262,7 +263,7 @@ def start_here(folder: Path, root: Path) -> str:
     ).stdout.split()  # fmt: skip
     if not all(path.startswith(str(site)) for path in where):
         raise NotAsThePageSays(f"it would not start from the root but from {where}")
-    report = {}
+    report: dict[str, Any] = {}
     for line in first_start(PAGE.read_text(), broker=NOBODY):
         words = line.replace(STATE, str(home)).split()[1:]
         doctor = words[0] == "doctor"

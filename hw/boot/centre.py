@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 from modelwire.errors import ModelWireError
 from modelwire.wire import records, topics
@@ -133,7 +134,7 @@ class Centre:
 
     def _listen(self) -> None:
         ready = threading.Event()
-        self._ear = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self._ear = mqtt.Client(CallbackAPIVersion.VERSION2)
         self._ear.on_message = lambda client, data, message: self._hear(message)
         self._ear.on_subscribe = lambda *_: ready.set()
         self._ear.connect("127.0.0.1", self.port)
@@ -146,7 +147,7 @@ class Centre:
         try:
             if topics.parse(message.topic).leaf != "receipt":
                 return
-            said = records.parse(message.payload).record
+            said = records.parse(bytes(message.payload)).record
         except (ModelWireError, ValueError):
             return
         if isinstance(said, Receipt):

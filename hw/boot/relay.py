@@ -14,8 +14,9 @@ import sys
 def main(port: int) -> int:
     with socket.create_connection(("127.0.0.1", port)) as here:
         here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ends: list[int | socket.socket] = [0, here]
         while True:
-            ready, _, _ = select.select([0, here], [], [])
+            ready, _, _ = select.select(ends, [], [])
             if 0 in ready:
                 if not (data := os.read(0, 65536)):
                     return 0

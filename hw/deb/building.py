@@ -61,7 +61,7 @@ def build(name: str, architecture: str, *, version: str = __version__, out: Path
         made = out / f"{name}_{version}_{architecture}.deb"
         new = out / f".{made.name}.{os.getpid()}"
         # One thread: what several pack differs from what one does, and a builder has any number.
-        words = ["dpkg-deb", "--root-owner-group", "--threads-max=1", f"-Z{packing}", "--build", files, new]
+        words: list[str | Path] = ["dpkg-deb", "--root-owner-group", "--threads-max=1", f"-Z{packing}", "--build", files, new]
         run(words, env={"SOURCE_DATE_EPOCH": str(epoch)})
         new.rename(made)
     return made

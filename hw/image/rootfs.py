@@ -81,10 +81,10 @@ def furnish(root: Path, *, version: str) -> None:
     _no_passwords(root / "etc/shadow")
     for path in ("var/cache/apt", "var/lib/apt/lists", "var/log/apt", "var/cache/debconf", "var/lib/systemd/catalog", "var/cache/ldconfig"):
         shutil.rmtree(root / path, ignore_errors=True)
-    for path in (root / "etc/apt/sources.list", *root.glob("etc/apt/sources.list.d/*")):  # the mirror of who made the image
-        path.unlink(missing_ok=True)
-    for path in (*root.glob("var/log/*.log"), *root.glob("var/lib/dpkg/*-old"), *root.glob("etc/*-"), root / "var/lib/systemd/random-seed"):
-        path.unlink(missing_ok=True)
+    for file in (root / "etc/apt/sources.list", *root.glob("etc/apt/sources.list.d/*")):  # the mirror of who made the image
+        file.unlink(missing_ok=True)
+    for file in (*root.glob("var/log/*.log"), *root.glob("var/lib/dpkg/*-old"), *root.glob("etc/*-"), root / "var/lib/systemd/random-seed"):
+        file.unlink(missing_ok=True)
     byte_compile(root)
 
 

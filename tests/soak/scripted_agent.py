@@ -9,26 +9,21 @@ from __future__ import annotations
 
 import sys
 import zlib
+from typing import Any
 
 from edgeagent.cli import main
-from edgecommon import runtime
+from edgeagent.service import opener
 from tests.edgeagent.boards import ScriptedModel
-
-
-class ScriptedRuntime:
-    """Opens models whose training is noise, another one on each board."""
-
-    def __init__(self, board: str) -> None:
-        self._board = zlib.crc32(board.encode())
-
-    def open(self, file: bytes, *, model: str, signature: str) -> ScriptedModel:
-        opened = ScriptedModel(file)
-        opened._seed ^= self._board
-        return opened
-
 
 if __name__ == "__main__":
     words = sys.argv[1:]
-    folder = words[words.index("--dir") + 1] if "--dir" in words else ""
-    runtime.load = lambda *_: ScriptedRuntime(folder)  # type: ignore[assignment,return-value]
+    board = zlib.crc32((words[words.index("--dir") + 1] if "--dir" in words else "").encode())
+
+    def opened(file: bytes, **_: Any) -> ScriptedModel:
+        """Return a model whose training is noise, another one on each board, in place of a process that runs one."""
+        model = ScriptedModel(file)
+        model._seed ^= board
+        return model
+
+    opener.ModelProcess = opened  # type: ignore[attr-defined]
     sys.exit(main(words))
