@@ -105,14 +105,16 @@ def test_one_that_hangs_is_ended_when_it_takes_no_processor_for_long() -> None:
 
 
 def test_one_that_is_interrupted_in_the_middle_of_a_call_is_asked_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = odd(model="good")
+    model = odd(model="hangs")
+    for _ in range(2):
+        model.train(X, Y, 0.1)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(model._frames, "_wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        model.get_weights()
+        model.train(X, Y, 0.1)  # no answer comes: it has to be waited for
     assert not runs(model.process)
     with pytest.raises(RuntimeLost, match="was ended"):
         model.get_weights()
