@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace, script: FleetScript, folder: Path) -> tuple[t
         smaller = FleetScript(count, script.days, script.link, script.seed, rollout=script.rollout)
         with tempfile.TemporaryDirectory(prefix="fleet-") as beside:
             small = simulated(smaller, Path(beside), progress=True)
-    gc.set_threshold(100_000, 20, 50)  # a fleet is millions of objects that stay: looking through them for rings takes a tenth of the time
+    gc.set_threshold(100_000, 20, 50)  # a fleet is millions of objects that stay: rings among them are few
     run = simulated(script, folder, progress=True)
     said = told.figures(run)
     if small is not None:
