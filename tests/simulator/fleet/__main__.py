@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
 import tempfile
@@ -70,7 +69,6 @@ def _run(args: argparse.Namespace, script: FleetScript, folder: Path) -> tuple[t
         smaller = FleetScript(count, script.days, script.link, script.seed, rollout=script.rollout)
         with tempfile.TemporaryDirectory(prefix="fleet-") as beside:
             small = simulated(smaller, Path(beside), progress=True)
-    gc.set_threshold(100_000, 20, 50)  # a fleet is millions of objects that stay: rings among them are few
     run = simulated(script, folder, progress=True)
     said = told.figures(run)
     if small is not None:
