@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,6 +32,8 @@ class Board:
         self.architecture = architecture
         made = roots.archive(architecture, MADE[package][architecture].distribution)  # with what the package depends on
         self.root = roots.unpacked(made, folder)
+        self.memory = Path(tempfile.mkdtemp(prefix="edge-trial-", dir="/dev/shm"))  # what a board's own outlives: a command's end
+        self.memory.chmod(0o1777)
         self._agent: subprocess.Popen[bytes] | None = None
 
     def do(self, *words: str, user: str = "root") -> str:
@@ -44,7 +47,8 @@ class Board:
     def attempt(self, *words: str, user: str = "root") -> subprocess.CompletedProcess[str]:
         """Run a command to its end as a user, and return what came of it."""
         whole = [*_as(user), *words]
-        return foreign.run(self.root, whole, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=LIMIT, check=False)
+        env = {"DEBIAN_FRONTEND": "noninteractive"}
+        return foreign.run(self.root, whole, env=env, binds=self._binds, timeout=LIMIT, check=False)
 
     def agent(self, *words: str, home: Path = AGENT) -> Any:
         """Run `edgeagent` as its user, and return its JSON document."""
@@ -61,9 +65,13 @@ class Board:
     def start(self, log: Path) -> None:
         """Start the agent as its unit does."""
         words = [*_as("edgeagent"), "edgeagent", "run", "--dir", str(AGENT)]
-        whole = foreign.command(self.root, words, env={"OPENBLAS_NUM_THREADS": "1"})
+        whole = foreign.command(self.root, words, env={"OPENBLAS_NUM_THREADS": "1"}, binds=self._binds)
         with log.open("ab") as file:
             self._agent = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+
+    @property
+    def _binds(self) -> dict[Path, str]:
+        return {self.memory: "/dev/shm"}
 
     @property
     def running(self) -> bool:
@@ -105,6 +113,7 @@ class Board:
     def close(self) -> None:
         self.stop()
         shutil.rmtree(self.root)
+        shutil.rmtree(self.memory)
 
 
 def _as(user: str) -> Sequence[str]:
