@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
@@ -41,8 +40,6 @@ def main(words: Sequence[str]) -> int:
     path, model, mode, parent = words
     end_with(int(parent))
     go_first()
-    for name in ("edgeagent.service.agent", "edgeagent.link.mqtt"):  # what the agent holds without a round is no part of a mode
-        importlib.import_module(name)
     try:
         with open_folder(reading.load(Path(path), environment=os.environ, flags={}), alone=False) as device:
             models = opener(device, eager=False)
