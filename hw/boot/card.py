@@ -59,9 +59,10 @@ def get(card: Path, name: str) -> bytes | None:
         return None
 
 
-def settings_of(fleet_key: bytes, claim: bytes, model: bytes) -> dict[str, bytes]:
-    """Return what a board finds on its boot partition at its first start."""
-    return {"edgeagent.toml": SETTINGS.encode(), "fleet.pub": fleet_key, "board.claim": claim, f"{MODEL}.tflite": model}
+def settings_of(fleet_key: bytes, claim: bytes, model: bytes, mode: str = "") -> dict[str, bytes]:
+    """Return what a board finds on its boot partition at its first start. mode: of training; none: the board chooses."""
+    settings = SETTINGS.replace("[train]\n", f'[train]\nmode = "{mode}"\n') if mode else SETTINGS
+    return {"edgeagent.toml": settings.encode(), "fleet.pub": fleet_key, "board.claim": claim, f"{MODEL}.tflite": model}
 
 
 def disc(folder: Path, plan: Mapping[str, str | int], batches: range, bundle: Path | None = None) -> Path:

@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-updates", action="store_true", help="leave out the two bundles at the end")
     args = parser.parse_args(arguments)
     work = args.work or ROOT / "build/hw/cuts"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # emulator, broker and ingester end with it
     if args.anew:
         shutil.rmtree(work, ignore_errors=True)
     try:

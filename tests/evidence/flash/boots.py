@@ -14,7 +14,7 @@ from pathlib import Path
 from hw.boot import __main__ as booting
 from tests.evidence.parts import Figures, alone
 
-KEYS = ("boot_to_verified_s", "rss_idle_mib", "rss_features_mib", "rss_all_mib", "pss_all_mib", "file_equal")
+KEYS = ("boot_to_verified_s", "boot_to_verified_features_s", "rss_idle_mib", "rss_features_mib", "rss_all_mib", "pss_all_mib", "file_equal")
 
 
 def measure(full: bool) -> Figures:
