@@ -138,6 +138,7 @@ class Ordeal:
 
     def _comes_back(self, board: Board, centre: Centre) -> list[str]:
         """Return what is wrong with a board that was switched on: it must come up, list what it should, and go on."""
+        heard = list(self._heard)  # before the power came: what is verified from here on is not on its list yet
         try:
             say(board, self._hear(board, r"^up .*$"))
             self._hear(board, r"^active .*$")
@@ -154,7 +155,8 @@ class Ordeal:
             time.sleep(0.5)
         out = [] if len(centre.answers()) > before else [f"nothing new was verified:\n{board.facts.tail(8)}"]
         self._note(centre)
-        out += chain.wrong(self._heard, rows, centre.versions())
+        theirs = centre.versions()
+        out += dict.fromkeys(chain.wrong(heard, rows, theirs) + chain.wrong(self._heard, [], theirs))
         proof = centre.ask("verify", "--all")
         unproven = proof["checked"] - proof["exact"]
         return out + ([f"the centre can't prove {unproven} versions"] if unproven else [])

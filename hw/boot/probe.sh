@@ -99,7 +99,7 @@ round)
     ;;
 update)
     chain
-    add "$FIRST"
+    { add "$FIRST" && settled 1; } || failed
     tell "installing $(up)"
     if edgeagent-update install $EXTRA "$here/$BUNDLE" >/run/installed 2>&1; then
         tell "installed $(up)"
