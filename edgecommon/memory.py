@@ -38,24 +38,30 @@ def peak() -> int:
 
 def _let_go_of_code() -> None:
     madvise = ctypes.CDLL(None).madvise
+    here = ctypes.cast(madvise, ctypes.c_void_p).value or 0
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for begin, end in list(_clean()):
-        madvise(begin, end - begin, _DONTNEED)
+    mapped = list(_mappings())
+    # A program that an emulator runs is shown the emulator's own mappings: its memory lies at other addresses, and would be lost.
+    if any(begin <= here < end for begin, end, _ in mapped):
+        for begin, end, clean in mapped:
+            if clean:
+                madvise(begin, end - begin, _DONTNEED)
 
 
-def _clean() -> Iterator[tuple[int, int]]:
-    """Yield (begin, end) of the mappings of code that can't be written here, and of which no page was ever changed."""
+def _mappings() -> Iterator[tuple[int, int, bool]]:
+    """Yield (begin, end, whether no page of it was ever changed) of the mappings of code that can't be written here."""
     place: tuple[int, int] | None = None
+    clean = True
     with open("/proc/self/smaps", "rb") as f:
         for line in f:
             if (size := _SIZE.fullmatch(line)) is not None:
                 # What was changed, as an address that was put in when the library was loaded, is anonymous, here or in the swap.
                 if size[1] in (b"Anonymous", b"Swap", b"Private_Dirty", b"Locked") and size[2] != b"0":
-                    place = None
+                    clean = False
             elif _MAPPING.fullmatch(line):
                 if place is not None:
-                    yield place
+                    yield *place, clean
                 code = _CODE.fullmatch(line)
-                place = (int(code[1], 16), int(code[2], 16)) if code else None
+                place, clean = (int(code[1], 16), int(code[2], 16)) if code else None, True
     if place is not None:
-        yield place
+        yield *place, clean

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import subprocess
 import sys
 
 import pytest
+
+from edgecommon import memory
 
 CODE = """
 import hashlib, json, os, sqlite3
@@ -36,3 +40,18 @@ def test_code_that_a_start_needed_goes_back_and_comes_again_when_it_is_used() ->
     said = json.loads(done.stdout)
     assert said["same"]
     assert said["lean"] < said["full"] - (4 << 20), said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it asks Linux")
+@pytest.mark.parametrize("own", [True, False])
+def test_memory_at_the_addresses_of_another_program_is_let_alone(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emulator shows the program that it runs its own mappings: what lies at those addresses in the program is something else."""
+    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    page.write(b"needed")
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    here = ctypes.cast(ctypes.CDLL(None).madvise, ctypes.c_void_p).value
+    assert here
+    told = [(begin, begin + mmap.PAGESIZE, True), *([(here, here + 1, False)] if own else [])]
+    monkeypatch.setattr(memory, "_mappings", lambda: iter(told))
+    memory.give_back(code=True)
+    assert page[:6] == (bytes(6) if own else b"needed")
