@@ -50,7 +50,7 @@ class Enrolling:
         return self._claim.proof, {SERIAL: self._claim.serial}
 
     def heard(self, model: str, said: Welcome, now: float, *, quiet: bool) -> bool:
-        """Take a welcome, note why the claim lets the board not in, say `enrol` when it is due, and return whether the model should say hello now: it tells the outcome.
+        """Take a welcome, note why the claim refuses the board, say `enrol` when due, and return whether the model should say hello now: it tells the outcome.
 
         quiet: the centre wants nothing said for a while.
         """

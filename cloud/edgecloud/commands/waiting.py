@@ -7,7 +7,6 @@ import re
 from edgecloud import keys
 from edgecloud.audit.admissions import Admissions
 from edgecloud.audit.refusing import why_not
-from edgecloud.intake.decision import clean
 from edgecloud.registry import SqliteStore, WaitingMessage
 from edgecommon.printing import visible
 from edgecommon.tables import Column, wrapped
@@ -112,7 +111,7 @@ def _claim_of(message: WaitingMessage, held: Admissions, at: int) -> Document | 
         return None
     if not said.claim:
         return None
-    return {"id": said.claim[:ID_BYTES].hex(), "serial": serial_in(said.more), "refused": clean(why_not(held, said, at))}
+    return {"id": said.claim[:ID_BYTES].hex(), "serial": serial_in(said.more), "refused": why_not(held, said, at)}
 
 
 def claim_line(one: Document) -> str:
@@ -140,7 +139,7 @@ def waiting_keys_text(waiting: list[Document], limit: int | None = None) -> str:
         Column("beside it", 1, words=True),
     )  # fmt: skip
     then = wrapped("then `edgecloud devices add` or `edgecloud devices reject` with the name and the fingerprint")
-    refused = "".join(f"\n{visible(said)}" for one in waiting[:limit] if (said := claim_line(one)))
+    refused = "".join(f"\n{visible(why)}" for one in waiting[:limit] if (why := claim_line(one)))
     return table(columns, rows, title="keys that wait:", limit=limit) + f"{refused}\n{COMPARE};\n{then}"
 
 
