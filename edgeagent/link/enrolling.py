@@ -50,9 +50,9 @@ class Enrolling:
         return self._claim.proof, {SERIAL: self._claim.serial}
 
     def heard(self, model: str, said: Welcome, now: float, *, quiet: bool) -> bool:
-        """Take a welcome, note why the claim refuses the board, say `enrol` when due, and return whether the model should say hello now: it tells the outcome.
+        """Take a welcome, note why the claim refuses the board, say `enrol` when it is due, and return whether to say hello now.
 
-        quiet: the centre wants nothing said for a while.
+        The next welcome tells the outcome, for each model. quiet: the centre wants nothing said for a while.
         """
         self._note(refusal_in(said.more) if said.status == QUARANTINE else "")
         if self._claim is None:
