@@ -16,7 +16,7 @@ from edgeagent.service import befallen
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
 from edgeagent.state.folder import ousted
-from edgeagent.state.history import OK
+from edgeagent.state.history import OK, claim_refused
 from edgeagent.state.lineage import FORKED, Lineage
 from edgeagent.state.looking import Glance, look_at
 from edgeagent.state.outcome import said as listed
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> Answer:
             "month": befallen.month_document(device, time.time()), "flash": befallen.flash_document(device, time.time()),
             "link": None if said is None else asdict(said), "unread": None if large is None else asdict(large),
             "other_fleet": held.foreign.hex() if held is not None else "", "heard": held.time if held is not None else 0,
+            "claim_refused": claim_refused(device.database) if device.database is not None else "",
         }  # fmt: skip
         lines = [*disk_lines(device), *unseen_lines(loaded, device)]
         keys = key_lines(device.board.public_key, device.board.fingerprint) if device.keyed else [""]

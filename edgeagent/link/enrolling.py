@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from edgeagent.settings.tree import LinkSettings
 from edgeagent.state.claim import BoardClaim
-from edgeagent.state.history import QUARANTINE, Board
+from edgeagent.state.history import OK, QUARANTINE, Board, add_by_hand, claim_refused, set_claim_refused
 from edgeagent.system.backoff import Backoff
+from edgecommon.sqlite import Database
 from modelwire.errors import LinkError
 from modelwire.names import ALL
-from modelwire.wire import records, topics
-from modelwire.wire.records import Enrol
+from modelwire.wire import cbor, records, topics
+from modelwire.wire.claims import SERIAL, refusal_in
+from modelwire.wire.records import Enrol, Welcome
 
 from .transport import Transport
 
@@ -28,24 +30,34 @@ class Enrolling:
 
     def __init__(
         self, board: Board, claim: BoardClaim | None, transport: Transport, link: LinkSettings, agent: str, rng: random.Random,
-        wall: Callable[[], float],
+        wall: Callable[[], float], database: Database,
     ) -> None:  # fmt: skip
-        """agent: its release. wall: Unix seconds, said in the record alone."""
-        self.proof = b"" if claim is None else claim.proof
+        """agent: its release. wall: Unix seconds, said in the record alone. database: the agent's, where a refusal is noted."""
         self._board, self._claim, self._transport, self._agent, self._wall = board, claim, transport, agent, wall
+        self._database, self._refused = database, ""
         self._pause = Backoff(link.resend, link.resend_max, rng)
         self._due = 0.0
         self._said = 0
         self._greeted: dict[str, int] = {}  # model -> how many enrolments its last hello has followed
 
-    def heard(self, model: str, status: str, now: float, *, quiet: bool) -> bool:
-        """Take a welcome's status, say `enrol` when it is due, and return whether the model should say hello now: it tells the outcome.
+    def said(self, welcome: str) -> tuple[bytes, Mapping[str, cbor.Value]]:
+        """Return what a hello says of the claim, until the board is let in: the proof, and in `more` the serial number that it is for.
 
-        quiet: the centre wants nothing said for a while.
+        welcome: the status of the last one.
         """
+        if self._claim is None or welcome == OK:
+            return b"", {}
+        return self._claim.proof, {SERIAL: self._claim.serial}
+
+    def heard(self, model: str, said: Welcome, now: float, *, quiet: bool) -> bool:
+        """Take a welcome, note why the claim refuses the board, say `enrol` when it is due, and return whether to say hello now.
+
+        The next welcome tells the outcome, for each model. quiet: the centre wants nothing said for a while.
+        """
+        self._note(refusal_in(said.more) if said.status == QUARANTINE else "")
         if self._claim is None:
             return False
-        if status != QUARANTINE:
+        if said.status != QUARANTINE:
             self._pause.reset()
             self._due = 0.0
             return False
@@ -55,6 +67,15 @@ class Enrolling:
         news = self._greeted.get(model, 0) != self._said
         self._greeted[model] = self._said
         return news
+
+    def _note(self, why: str) -> None:
+        """Keep why the claim lets this board not in, and say it once: welcomes repeat it for as long as nothing changes."""
+        if why != claim_refused(self._database):
+            set_claim_refused(self._database, why)
+        if why and why != self._refused:
+            which = self._claim.id if self._claim is not None else ""
+            _log.warning("the claim %s does not let this board in: %s; try: %s", which, why, add_by_hand(self._board))
+        self._refused = why
 
     def _say(self, claim: BoardClaim) -> None:
         board = self._board

@@ -231,9 +231,9 @@ class Session:
     def say_hello(self, now: float) -> None:
         """Say what this device has; again and again until the centre welcomes it, then once in a while."""
         head = self.lineage.head()
-        claim = b"" if head.welcome == OK else self._side.enrolling.proof
+        claim, serial = self._side.enrolling.said(head.welcome)
         certificate = self._side.certificate
-        more = {**self._agreement.ask(), **(certificate.said() if certificate else {})}
+        more = {**self._agreement.ask(), **serial, **(certificate.said() if certificate else {})}
         self._send(
             "hello",
             Hello(
@@ -350,7 +350,7 @@ class Session:
             self._challenge = w.challenge
             self._hello_due = now + (self._hello.next() if self._challenged else 0.0)  # at once, but not over and over
             self._challenged += 1
-        if self._side.enrolling.heard(self.name, w.status, now, quiet=now < self._quiet(now)):
+        if self._side.enrolling.heard(self.name, w, now, quiet=now < self._quiet(now)):
             self._hello_due, self._answered = now, False  # right behind the enrolment: what it has come to is in the next welcome
         if w.status == OK:
             self.deploying.linked(now)

@@ -80,7 +80,7 @@ class Agent:
         self._disk = DiskWait(self.clock, in_order=self.device.make_good, make_room=self.device.make_room)
         d, self._counts = self.device, BoardCounts(self.device, self.clock)
         self.transport = MeteredLink(self.transport, self._counts.month, d.settings.link, self.clock.monotonic)
-        enrolling = Enrolling(d.board, d.claim, self.transport, d.settings.link, self.release, self.rng, self.clock.wall)
+        enrolling = Enrolling(d.board, d.claim, self.transport, d.settings.link, self.release, self.rng, self.clock.wall, d.database)
         side = DeviceSide(
             self.transport, d.settings.link, d.spool, d.trust, enrolling, self.release, self.rng, self.clock.wall,
             self.certificate, self._counts.month,

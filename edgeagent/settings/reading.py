@@ -20,6 +20,7 @@ from modelwire.errors import BadArgument, ConfigError, Malformed, MissingFile, U
 from modelwire.names import check_name, check_own_name
 from modelwire.text import is_plain
 from modelwire.wire.claims import PREFIX as PREFIX_OF_TOKEN
+from modelwire.wire.claims import SERIAL_MAX
 
 from . import units
 from .channels import channels_of
@@ -29,7 +30,6 @@ FILE = "edgeagent.toml"
 PREFIX = "EDGEAGENT_"
 NOT_SETTINGS = {"EDGEAGENT_DIR"}  # says which folder, before there are settings
 FILE_MAX = 256 * 1024  # bytes
-SERIAL_MAX = 64  # characters, as a claim lists it
 PASSWORD_GOES = (
     "put the password alone into a file of mode 600 and name that with link.password_file (EDGEAGENT_LINK_PASSWORD_FILE), "
     "and the user with link.user"

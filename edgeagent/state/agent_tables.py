@@ -58,6 +58,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
     -- time: the newest Unix seconds of the centre's clock that a welcome said; log: the newest end of its log, or empty;
     -- state:NAME: the same of a model that was removed and may be added again;
     -- written: JSON, what parts of the newest days in table written came from, and the count of the process that noted it;
+    -- claim: why the centre's last welcome said that the board's claim does not let it in, or empty;
     -- fork: that end, and the one that a later welcome said against it, one behind the other; or empty
 
 CREATE TABLE trust (                            -- the newest two trust records, whose keys speak for the centre

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeagent.settings.reading import SERIAL_MAX, Loaded
+from edgeagent.settings.reading import Loaded
 from edgecommon import files
 from modelwire.errors import BadArgument, ConfigError, MissingFile
 from modelwire.text import is_plain
@@ -69,4 +69,4 @@ def read_serial(path: Path) -> str:
             text = file.read(_SERIAL_READ).split(b"\0")[0].decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
-    return text if len(text) <= SERIAL_MAX and is_plain(text) else ""
+    return text if len(text) <= claims.SERIAL_MAX and is_plain(text) else ""

@@ -54,6 +54,22 @@ class Board:
         return fingerprint(self.key.public)
 
 
+def claim_refused(database: Database) -> str:
+    """Return why the board's claim does not let it in, as the centre's last welcome said; empty when it said nothing of that."""
+    row = database.maybe("SELECT value FROM meta WHERE key='claim'")
+    return str(row[0]) if row is not None else ""
+
+
+def set_claim_refused(database: Database, why: str) -> None:
+    """Note it."""
+    database.run("INSERT OR REPLACE INTO meta (key, value) VALUES ('claim', ?)", why)
+
+
+def add_by_hand(board: Board) -> str:
+    """Return the command by which the operator lets a board in whatever its claim comes to."""
+    return f"edgecloud devices add {board.device} {board.fingerprint}"
+
+
 class KeylessBoard(Board):
     """The board for one who may not see its private key: `key` is any, and signs nothing; what follows from the right one is not known."""
 
@@ -356,8 +372,10 @@ class History:
             raise NotWelcome(device=self.board.device, model=self.name, status=self.why_unwelcome(head), next=self.next_step(head))
 
     def why_unwelcome(self, head: Head) -> str:
+        refused = claim_refused(self._db)
+        claim = f", and the board's claim does not let it in: {refused}" if refused else ""
         said = {
-            QUARANTINE: "it does not know this key", UNKNOWN_BASE: "it does not hold this base",
+            QUARANTINE: f"it does not know this key{claim}", UNKNOWN_BASE: "it does not hold this base",
             CHALLENGE: "it wants to hear from the device once more",
             EPOCHS: "a device of this name was set up anew too often in a day, or somebody else uses its key",
         }  # fmt: skip
@@ -371,5 +389,5 @@ class History:
             return f"edgecloud bases add {self.name}.tflite"
         if head.welcome == EPOCHS:
             return f"edgecloud devices reset {self.board.device}; where its key is in other hands: devices revoke, and a new key"
-        add = f"edgecloud devices add {self.board.device} {self.board.fingerprint}"
+        add = add_by_hand(self.board)
         return add if head.welcome == QUARANTINE else f"edgeagent run; when the device is in quarantine: {add}"

@@ -5,11 +5,13 @@ The token never travels. A proof is for one device name, one key and one serial 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from modelwire.errors import Malformed, WrongKeyKind
+from modelwire.text import is_plain
 
-from . import signing
+from . import cbor, signing
 from .keys import KeyKind
 from .signing import KEY_BYTES, SIGNATURE_BYTES, PrivateKey
 
@@ -17,6 +19,10 @@ ID_BYTES = 16
 PROOF_BYTES = ID_BYTES + SIGNATURE_BYTES
 PREFIX, TITLE = "edge-claim", "the secret token of a claim"
 PROOF = b"edgecloud claimed 1\0"  # of the claim key, over a device's name, key and serial number
+SERIAL = "serial"  # in `more` of a hello: the serial number that the proof in `claim` is for
+SERIAL_MAX = 64  # characters, as a claim lists it
+REFUSED = "claim"  # in `more` of a welcome that says quarantine: why the claim of the hello lets the board not in
+REFUSED_MAX = 200  # characters, for people
 _SPACE = " \t\n\v\f\r"
 _DIGITS = 2 * (ID_BYTES + KEY_BYTES)
 
@@ -67,6 +73,27 @@ def verify(proof: bytes, public: bytes, fleet: bytes, device: str, key: bytes, s
     """Raise Malformed or BadSignature unless the claim key `public` gave this proof for the device, its key and its serial number."""
     message = _bound(claim_id(proof), device, key, serial)
     signing.verify(public, PROOF, fleet, message, proof[ID_BYTES:], what="claim", signer="the token of the claim that it names")
+
+
+def serial_in(more: Mapping[str, cbor.Value]) -> str | None:
+    """Return the serial number that a hello says its proof is for; None where it says none, or something else."""
+    return _text(more, SERIAL, 0, SERIAL_MAX)
+
+
+def refusal_said(reason: str) -> dict[str, cbor.Value]:
+    """Return what a welcome says of a claim that lets the board not in; nothing for an empty reason. Cleaned and cut."""
+    text = "".join(c if is_plain(c) else "?" for c in reason)[:REFUSED_MAX]
+    return {REFUSED: text} if text else {}
+
+
+def refusal_in(more: Mapping[str, cbor.Value]) -> str:
+    """Return why a claim lets the board not in, as a welcome says; empty where it says nothing, or something else."""
+    return _text(more, REFUSED, 1, REFUSED_MAX) or ""
+
+
+def _text(more: Mapping[str, cbor.Value], key: str, least: int, most: int) -> str | None:
+    value = more.get(key)
+    return value if isinstance(value, str) and least <= len(value) <= most and is_plain(value) else None
 
 
 def _bound(id: bytes, device: str, key: bytes, serial: str) -> bytes:

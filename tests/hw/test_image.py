@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import gzip
 import hashlib
 import json
@@ -334,3 +335,17 @@ def test_two_builds_that_differ_in_a_byte_are_told(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(twice.deb, "build", lambda *_, **__: tmp_path / "any.deb")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     assert twice.compare("qemu-arm64")["equal"] is (second == "same")
+
+
+def test_the_console_shows_the_agents_warnings_and_not_its_other_lines() -> None:
+    """Units that speak there as a whole have their lines at a level that gets there; the agent gives each line its own level."""
+    places = [Path(rootfs.__file__).parent / "overlay/etc/systemd", Path(rootfs.__file__).parent / "onboard/units"]
+    journal = configparser.ConfigParser()
+    journal.read(places[0] / "journald.conf.d/10-image.conf")
+    assert journal["Journal"]["MaxLevelConsole"] == "notice"
+    speaking = {}
+    for file in (file for place in places for file in place.rglob("*") if file.is_file() and file.suffix in (".service", ".conf")):
+        lines = file.read_text().splitlines()
+        if "StandardError=journal+console" in lines:
+            speaking[file.name] = "SyslogLevel=notice" in lines
+    assert speaking == {"edgeagent-provision.service": True, "rauc-slot.conf": True, "40-console.conf": False}

@@ -525,6 +525,19 @@ def test_certificates_of_the_vectors() -> None:
         assert taken == wanted["held" if "held" in wanted else "brought"], wanted["file"]
 
 
+def test_claims_of_the_vectors() -> None:
+    """For which serial number a hello has its claim, and what a welcome says against it."""
+    numbers = {name: number for number, name in records.ROLES.items()}
+    for wanted in load("claims/expected.json"):
+        record = records.read_record((VECTORS / "claims" / wanted["file"]).read_bytes())
+        record.verify([PUBLIC[numbers[wanted["role"]]]], FLEET)
+        more = record.fields["more"]
+        key, least, most, nothing = ("serial", 0, 64, None) if "serial" in wanted else ("claim", 1, 200, "")
+        value = more.get(key)
+        fits = isinstance(value, str) and least <= len(value) <= most and value.isascii() and value.isprintable()
+        assert (value if fits else nothing) == wanted["serial" if "serial" in wanted else "refused"], wanted["file"]
+
+
 def test_deployments() -> None:
     """A variant, a plan and a decision under their keys; the terms of desireds and the figures of reports."""
     numbers = {name: number for number, name in records.ROLES.items()}
@@ -822,6 +835,7 @@ def test_every_vector_was_read() -> None:
     read_files |= {f"agreement/{row['file']}" for row in load("agreement/expected.json")} | {"agreement/expected.json"}
     read_files |= {f"deployments/{row['file']}" for row in load("deployments/expected.json")} | {"deployments/expected.json"}
     read_files |= {f"renewal/{row['file']}" for row in load("renewal/expected.json")} | {"renewal/expected.json"}
+    read_files |= {f"claims/{row['file']}" for row in load("claims/expected.json")} | {"claims/expected.json"}
     verdicts = load("overlap/expected.json")["verdicts"]
     read_files |= {f"overlap/{name}" for row in verdicts for name in [row["record"], *row["trust"]]} | {"overlap/expected.json"}
     read_files |= {"topics/expected.json", "cards/expected.json"} | {f"cards/{wanted['file']}" for wanted in CARDS["cards"]}

@@ -19,7 +19,7 @@ from modelwire.lattice.rebuild import apply, prove_root
 from modelwire.merkle import LEAF_BYTES, leaf
 from modelwire.tensors import Dtype
 from modelwire.update.adopting import read_adopted, read_taken
-from modelwire.wire import numbers, parts, records, renewal, topics, welcome
+from modelwire.wire import claims, numbers, parts, records, renewal, topics, welcome
 from modelwire.wire.commands import PIECE_MAX, Adopt, Leaf, Take, task_of
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Transfer, Unknown
 from modelwire.wire.routes import CARRIES
@@ -178,6 +178,17 @@ def test_what_a_golden_record_says_of_a_certificate_is_taken_and_written_so_toda
         assert records.encode(record, barn.KEYS[record.ROLES[0]], FLEET_ID) == data("renewal", case["file"])
         taken = renewal.held(read.more) if "held" in case else renewal.brought(read.more)
         assert taken.hex() == case.get("held", case.get("brought"))
+
+
+def test_what_a_golden_record_says_of_a_claim_is_taken_and_written_so_today() -> None:
+    said = barn.claim_records()
+    assert [case["file"] for case in expected("claims")] == [f"{name}.bin" for name in said]
+    for case, record in zip(expected("claims"), said.values(), strict=True):
+        read = records.parse(data("claims", case["file"])).record
+        assert read.more == record.more
+        assert records.encode(record, barn.KEYS[record.ROLES[0]], FLEET_ID) == data("claims", case["file"])
+        what, taken = ("serial", claims.serial_in(read.more)) if "serial" in case else ("refused", claims.refusal_in(read.more))
+        assert taken == case[what]
 
 
 def test_golden_words_about_deployments_are_read_and_written_so_today() -> None:

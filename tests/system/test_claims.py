@@ -43,16 +43,24 @@ def test_boards_with_a_token_come_by_themselves_and_the_one_too_many_does_not(fl
     second = flashed(fleet, "pi-2", claim, "s2")
     second.start()
     wait_for(lambda: second.said("asked to be let in by the claim") == 1 and second.said("counting on from @0") == 1)
-    for name, serial, why in (("pi-3", "s3", b"all are in"), ("pi-4", "s1", b"was let in before, as pi-1"), ("pi-5", "x", b"none that")):
-        late = flashed(fleet, name, claim, serial)
-        late.start()
-        wait_for(lambda why=why: why in fleet.ingester.log.read_bytes())  # type: ignore[misc]
-        assert late.said("counting on from") == 0
-        late.stop()
+    late = (("pi-3", "s3", "all are in"), ("pi-4", "s1", "was let in before, as pi-1"), ("pi-5", "x", "none that it lists"))
+    told = "it was for 2 boards, and all are in"  # of a claim that is used up, all boards are told that, whatever their serial numbers
+    for name, serial, why in late:
+        board = flashed(fleet, name, claim, serial)
+        board.start()
+        wait_for(lambda board=board: board.said(f"does not let this board in: {told}") == 1)  # type: ignore[misc]
+        wait_for(lambda why=why: why.encode() in fleet.ingester.log.read_bytes())  # type: ignore[misc]
+        status = fleet.look(name, "status")
+        assert status["claim_refused"] == told and f"edgecloud devices add {name}" in status["models"][0]["hint"]
+        assert board.said("counting on from") == 0
+        board.stop()
     second.stop()
     listed = fleet.cloud("devices")
     assert {d["device"]: d["status"] for d in listed["devices"]} == {"pi-1": "admitted", "pi-2": "admitted"}
     assert {k["device"] for k in listed["waiting"]} == {"pi-3", "pi-4", "pi-5"} and listed["preauthorised"] == []
+    refused = {k["device"]: (k["claim"]["serial"], k["claim"]["refused"]) for k in listed["waiting"]}
+    assert all(refused[name][0] == serial and why in refused[name][1] for name, serial, why in late)
+    assert {b["device"] for b in fleet.cloud("claim", "list")["claims"][0]["refused"]} == {"pi-3", "pi-4", "pi-5"}
     exact(fleet)
     secret = claim.read_text().strip()[-64:]
     logs = b"".join(path.read_bytes() for path in fleet.folder.glob("*.log"))

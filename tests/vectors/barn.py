@@ -19,7 +19,7 @@ from modelwire.update import container
 from modelwire.update.header import Header
 from modelwire.update.manifest import Manifest, manifest_for
 from modelwire.update.sections import Kind, Section
-from modelwire.wire import cbor, keys, log, numbers, parts, records, renewal
+from modelwire.wire import cbor, claims, keys, log, numbers, parts, records, renewal
 from modelwire.wire.records import (
     Act,
     Command,
@@ -206,6 +206,20 @@ def renewal_records() -> dict[str, Record]:
         "welcome": replace(welcome, more={renewal.KEY: chain}),
         "odd-hello": replace(hello, more={renewal.KEY: DIGEST[:31]}),
         "odd-welcome": replace(welcome, more={renewal.KEY: bytes(renewal.CHAIN_MAX + 1)}),
+    }
+
+
+def claim_records() -> dict[str, Record]:
+    """Return a hello that says the serial number of its proof, the welcome that says why its claim fails, and others of other forms."""
+    hello, welcome = RECORDS["hello"], RECORDS["welcome"]
+    asked = replace(hello, claim=bytes(range(80)))
+    said = replace(welcome, status="quarantine")
+    return {
+        "hello": replace(asked, more={claims.SERIAL: "10000000abcdef"}),
+        "hello-of-a-board-without-a-number": replace(asked, more={claims.SERIAL: ""}),
+        "welcome": replace(said, more=claims.refusal_said("it was for 100 boards, and all are in")),
+        "odd-hello": replace(asked, more={claims.SERIAL: "1" * (claims.SERIAL_MAX + 1)}),
+        "odd-welcome": replace(said, more={claims.REFUSED: "it has\nexpired"}),
     }
 
 

@@ -15,7 +15,7 @@ from modelwire.merkle import leaf as leaf_digest
 from modelwire.update.container import parse, unsigned
 from modelwire.update.header import Header
 from modelwire.update.sections import Kind
-from modelwire.wire import numbers, parts, records, renewal, topics
+from modelwire.wire import claims, numbers, parts, records, renewal, topics
 from modelwire.wire.commands import PIECE_MAX, Adopt, Leaf, Take
 from modelwire.wire.records import NOT_UNDERSTOOD, Command, Response, Welcome
 from modelwire.wire.routes import CARRIES
@@ -80,6 +80,13 @@ RENEWAL = f"""\
 
 Each row of `expected.json` is a record `file`, the `role` that says it, and what a reader takes from it: `held` of a hello, `brought` of a
 welcome, in hexadecimal; empty where the key has another form.
+{KEYS}"""
+CLAIMS = f"""\
+# Golden records that say in `more` what a claim is for and why it fails, wire 1
+
+Each row of `expected.json` is a record `file`, the `role` that says it, and what a reader takes from it: the `serial` of a hello, null
+where the key has another form, or why it was `refused`, of a welcome; empty where the key has another form. The 80 bytes of `claim`
+prove nothing.
 {KEYS}"""
 DEPLOYMENTS = f"""\
 # Golden words about deployments, wire 1
@@ -260,6 +267,18 @@ def certificates() -> None:
     _write(folder, rows)
 
 
+def claims_said() -> None:
+    """Write hellos with a claim, a welcome that says why it fails, and both with values of other forms."""
+    folder, rows = _folder("claims", CLAIMS), []
+    for name, record in barn.claim_records().items():
+        (folder / f"{name}.bin").write_bytes(records.encode(record, barn.KEYS[record.ROLES[0]], FLEET_ID))
+        taken: dict[str, object] = {"serial": claims.serial_in(record.more)}
+        if isinstance(record, Welcome):
+            taken = {"refused": claims.refusal_in(record.more)}
+        rows.append({"file": f"{name}.bin", "role": record.ROLES[0].name.lower(), **taken})
+    _write(folder, rows)
+
+
 def deployments() -> None:
     """Write a variant's statement, a plan, a decision, and what goes to a device and comes back."""
     folder = _folder("deployments", DEPLOYMENTS)
@@ -288,5 +307,5 @@ def good_topics() -> None:
 
 def main() -> None:
     """Write the folders."""
-    for make in (adopts, takes, leaf, unknown_kinds, overlap, good_topics, agreement, certificates, deployments):
+    for make in (adopts, takes, leaf, unknown_kinds, overlap, good_topics, agreement, certificates, claims_said, deployments):
         make()

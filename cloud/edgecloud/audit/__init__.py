@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["admissions", "anchors", "carrying", "claiming", "deploying", "entries", "erased", "signing", "tampering", "telling"]
+__all__ = ["admissions", "anchors", "carrying", "claiming", "deploying", "entries", "erased", "refusing", "signing", "tampering", "telling"]

@@ -138,13 +138,17 @@ class Admissions:
         A claim takes nothing from anybody: neither the name of a device that has, or had, a key, nor a key that was decided about.
         """
         claim = self.claims.require(said, self.fleet.id, at)
-        known, about = self.by_key.get(said.key), {"device": said.device, "claim": claim.statement.id.hex()}
+        if decided := self.decided(said.device, said.key):
+            raise ClaimRefused(device=said.device, claim=claim.statement.id.hex(), reason=decided)
+        return claim
+
+    def decided(self, device: str, key: bytes) -> str:
+        """Return what was decided before about a key or a device's name, which no claim changes; empty for nothing."""
+        known = self.by_key.get(key)
         if known is not None:
             what = "was revoked" if known.revoked else f"speaks for {known.device}"
-            raise ClaimRefused(reason=f"its key {fingerprint(said.key)} {what}", **about)
-        if said.device in self.names:
-            raise ClaimRefused(reason="a device of this name has, or had, another key, which the operator alone replaces", **about)
-        return claim
+            return f"its key {fingerprint(key)} {what}"
+        return "a device of this name has, or had, another key, which the operator alone replaces" if device in self.names else ""
 
     def _act(self, entry: Decided) -> None:
         signed = records.parse(entry.bytes("record"))

@@ -42,6 +42,17 @@ class Claim:
         """How many boards it would still let in, whatever the time."""
         return 0 if self.withdrawn else self.statement.count - len(self.enrolled) - self.erased
 
+    def ended(self, now: int) -> str:
+        """Return why its time is over; empty while it is not."""
+        if self.withdrawn:
+            return "the operator has withdrawn it"
+        return "it has expired" if now > self.statement.expiry else ""
+
+    def used_up(self) -> str:
+        """Return that as many boards are in as it is for; empty while there are fewer."""
+        count = self.statement.count
+        return "" if self.left > 0 else f"it was for {count} {'board' if count == 1 else 'boards'}, and all are in"
+
     def open(self, now: int) -> bool:
         """Return whether it lets anybody in now."""
         return self.left > 0 and now <= self.statement.expiry
@@ -87,18 +98,16 @@ class Claims:
         if claim is None:
             raise self._refused(said, "the operator gave no such claim")
         statement = claim.statement
-        if claim.withdrawn:
-            raise self._refused(said, "the operator has withdrawn it")
-        if at > statement.expiry:
-            raise self._refused(said, "it has expired")
+        if ended := claim.ended(at):
+            raise self._refused(said, ended)
         try:
             claims.check(said.claim, statement, fleet, said.device, said.key, said.serial)
         except ModelWireError as error:
             raise self._refused(said, error.message) from None
         if said.serial and said.serial in claim.serials:
             raise self._refused(said, f"the board {said.serial} was let in before, as {claim.serials[said.serial].device}")
-        if claim.left < 1:
-            raise self._refused(said, f"it was for {statement.count} boards, and all are in")
+        if used_up := claim.used_up():
+            raise self._refused(said, used_up)
         return claim
 
     def note(self, claim: Claim, said: Enrol, at: int, entry: int) -> None:

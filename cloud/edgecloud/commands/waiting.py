@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 
 from edgecloud import keys
-from edgecloud.registry import SqliteStore
+from edgecloud.audit.admissions import Admissions
+from edgecloud.audit.refusing import why_not
+from edgecloud.registry import SqliteStore, WaitingMessage
+from edgecommon.printing import visible
 from edgecommon.tables import Column, wrapped
-from modelwire.errors import BadArgument
+from modelwire.errors import BadArgument, ModelWireError
+from modelwire.wire import records
+from modelwire.wire.claims import ID_BYTES, serial_in
 from modelwire.wire.keys import FINGERPRINT_DIGITS, GROUP, KeyKind, fingerprint, write_key
+from modelwire.wire.records import Hello, expect
 
 from .answer import Document, table, when
 
@@ -65,8 +71,11 @@ def find(store: SqliteStore, name: str, wanted: str) -> bytes:
     )
 
 
-def waiting_keys(store: SqliteStore) -> list[Document]:
-    """Return every key that says hello in a device's name and speaks not for it: by name, the first that came first."""
+def waiting_keys(store: SqliteStore, held: Admissions | None = None, at: int = 0) -> list[Document]:
+    """Return every key that says hello in a device's name and speaks not for it: by name, the first that came first.
+
+    held: what the log comes to, where it is to be said why the claims of those keys do not let them in at this time.
+    """
     out: dict[tuple[str, bytes], Document] = {}
     for message in store.inbox.held(kind="hello"):
         if message.reason != "unknown-key":
@@ -80,13 +89,38 @@ def waiting_keys(store: SqliteStore) -> list[Document]:
                 "device": message.device, "fingerprint": fingerprint(message.mark), "key": line(message.mark),
                 "state": REVOKED if any(k.key == message.mark for k in known) else PENDING,
                 "first_at": message.first_at, "last_at": message.received_at, "hellos": 0, "models": [],
-                "speaks": [fingerprint(k.key) for k in known if k.revoked_at is None],
+                "speaks": [fingerprint(k.key) for k in known if k.revoked_at is None], "claim": None,
             }  # fmt: skip
         one = out[place]
         one["hellos"] += message.times
         one["models"].append(message.model)
+        if held is not None and one["claim"] is None:
+            one["claim"] = _claim_of(message, held, at)
         one["first_at"], one["last_at"] = min(one["first_at"], message.first_at), max(one["last_at"], message.received_at)
     return sorted(out.values(), key=lambda one: (one["device"], one["first_at"]))
+
+
+def _claim_of(message: WaitingMessage, held: Admissions, at: int) -> Document | None:
+    """Return by which claim a hello that waits would come, and why that does not let it in; None where it says none.
+
+    All of it is the sender's word, but for what refuses it.
+    """
+    try:
+        said = expect(records.parse(message.bytes), Hello)
+    except ModelWireError:
+        return None
+    if not said.claim:
+        return None
+    return {"id": said.claim[:ID_BYTES].hex(), "serial": serial_in(said.more), "refused": why_not(held, said, at)}
+
+
+def claim_line(one: Document) -> str:
+    """Return what is said of the claim of a key that waits; empty where it has none, or none that is refused."""
+    claim = one["claim"]
+    if claim is None or not claim["refused"]:
+        return ""
+    serial = f", the board {claim['serial']}" if claim["serial"] else ""
+    return f"{one['device']}, {one['fingerprint']}{serial}: its claim {claim['id']} was refused: {claim['refused']}"
 
 
 def waiting_keys_text(waiting: list[Document], limit: int | None = None) -> str:
@@ -105,7 +139,8 @@ def waiting_keys_text(waiting: list[Document], limit: int | None = None) -> str:
         Column("beside it", 1, words=True),
     )  # fmt: skip
     then = wrapped("then `edgecloud devices add` or `edgecloud devices reject` with the name and the fingerprint")
-    return table(columns, rows, title="keys that wait:", limit=limit) + f"\n{COMPARE};\n{then}"
+    refused = "".join(f"\n{visible(why)}" for one in waiting[:limit] if (why := claim_line(one)))
+    return table(columns, rows, title="keys that wait:", limit=limit) + f"{refused}\n{COMPARE};\n{then}"
 
 
 def waiting_messages(store: SqliteStore) -> list[Document]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from edgecloud.audit import refusing
 from edgecloud.registry import Epoch, HeadRow, LineageRow, VersionRow, WaitingMessage
 from edgecloud.versions import last_models
 from modelwire.errors import LineageError, WireError
 from modelwire.output_head.recipe import TRAINERS
 from modelwire.wire import cbor, records
+from modelwire.wire.claims import refusal_said
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.more import troubles_in
 from modelwire.wire.records import Hello, Presence, Signed, Trust, Welcome, expect
@@ -30,6 +32,7 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
     signed.verify(said.key, store.identity.id, said.device)  # it speaks for its key; whose key that is comes next
     known = {k.key: k for k in context.keys(said.device)}.get(said.key)
     if known is None or known.revoked_at is not None:
+        why = ""
         if store.devices.is_rejected(said.device, said.key):
             word = "was rejected"  # it takes no room, and is not listed
         elif context.admissions is not None and said.key in context.admissions.erased_keys:
@@ -37,8 +40,9 @@ def hello(context: Context, signed: Signed, data: bytes) -> Decision:
         else:
             _wait(context, said, data, "unknown-key")
             word = "is revoked" if known else "is not registered"
-        reason = f"its key {fingerprint(said.key)} {word}"
-        return _not_welcome(context, said, "quarantine", Result.QUARANTINED, reason)
+            why = refusing.told(context.admissions, said, context.now) if context.admissions is not None else ""
+        reason = f"its key {fingerprint(said.key)} {word}" + (f", and its claim does not let it in: {why}" if why else "")
+        return _not_welcome(context, said, "quarantine", Result.QUARANTINED, reason, claim=why)
     if store.bases.get(said.base) is None:
         _wait(context, said, data, "unknown-base")
         reason = f"its base {said.base.hex()[:16]} is not registered"
@@ -149,11 +153,12 @@ def _last_model(context: Context, lineage: LineageRow, epoch: Epoch, head: HeadR
 
 
 def _not_welcome(
-    context: Context, said: Hello, status: str, result: Result, reason: str, challenge: bytes = b"", wait: int = 0
+    context: Context, said: Hello, status: str, result: Result, reason: str, challenge: bytes = b"", wait: int = 0, claim: str = ""
 ) -> Decision:
+    """claim: why that of the hello does not let it in, as the board may be told it."""
     answer = Welcome(
         said.fleet, said.device, said.model, context.now, said.state, status, 0, 0, said.base, 0, 0, context.now, challenge, wait,
-        _log_end(context), b"", 0, TRAINERS, more={**agreeing.nonce_of(said), KEY: said.key},
+        _log_end(context), b"", 0, TRAINERS, more={**agreeing.nonce_of(said), KEY: said.key, **refusal_said(claim)},
     )  # fmt: skip
     return Decision(result, said.device, said.model, reason=reason, replies=(*_newer_trust(context, said), Reply("cmd", answer)))
 

@@ -23,7 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 ID_BYTES = claims.ID_BYTES
-SERIALS_MAX, SERIAL_MAX, COUNT_MAX = 10_000, 64, 1_000_000  # serial numbers of one claim, characters of one, boards
+SERIALS_MAX, SERIAL_MAX, COUNT_MAX = 10_000, claims.SERIAL_MAX, 1_000_000  # serial numbers of one claim, characters of one, boards
 GIVEN = b"edgecloud claim 1\0"  # of the command key, over a statement
 WITHDRAWN = b"edgecloud claim withdrawn 1\0"  # of the command key, over a withdrawal
 

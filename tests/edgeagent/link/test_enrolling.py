@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,10 +16,11 @@ from edgeagent.settings import reading
 from edgeagent.state import claim as claim_file
 from edgeagent.state.claim import read_serial
 from edgeagent.state.folder import open_folder
+from edgeagent.state.history import claim_refused
 from modelwire.errors import BadArgument, BadSignature, ConfigError, LinkError, NotWelcome, WrongKeyKind
 from modelwire.wire import claims
 from modelwire.wire.keys import KeyKind, write_key
-from modelwire.wire.records import Enrol, Welcome
+from modelwire.wire.records import Enrol, Hello, Welcome
 from tests import keys
 from tests.edgeagent.boards import PUBLIC, TOKEN, Rig, centre, fill, give_token, make, rig
 from tests.edgeagent.centre import Centre, FakeClock
@@ -158,6 +160,103 @@ def test_what_is_heard_is_good_for_no_other_key_name_or_board(tmp_path: Path, cl
     for other in (replace(said, key=keys.COMMAND.public), replace(said, device="pi-8"), replace(said, serial="")):
         with pytest.raises(BadSignature):
             claims.verify(other.claim, public, keys.FLEET_ID, other.device, other.key, other.serial)
+
+
+# The claim lets it not in, and the centre says why.
+
+
+def refuses(c: Centre, why: object) -> list[Hello]:
+    """Let the centre's welcome say why the claim lets a board not in; return the hellos that it looked at."""
+    looked: list[Hello] = []
+    real: Callable[..., Welcome] = Centre.welcome.__get__(c)
+
+    def welcome(h: Hello, status: str, *places: int | bytes, **others: object) -> Welcome:
+        looked.append(h)
+        said = real(h, status, *places, **others)
+        return replace(said, more={**said.more, claims.REFUSED: why}) if status == "quarantine" and h.claim else said  # type: ignore[dict-item]
+
+    c.welcome = welcome  # type: ignore[method-assign]
+    return looked
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING and "does not let this board in" in r.getMessage()]
+
+
+def test_why_the_claim_lets_it_not_in_is_said_once_and_stands_in_status_and_doctor(
+    tmp_path: Path, clock: FakeClock, token: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why, d = "it was for 1 board, and all are in", str(tmp_path / "d")
+    c = centre(clock, known=False)
+    refuses(c, why)
+    with rig(tmp_path / "d", c) as r:
+        r.serve(4 * 3600)
+        assert len(enrolments(c)) > 5
+        add = f"edgecloud devices add pi-7 {r.device.board.fingerprint}"
+        assert warned(caplog) == [f"the claim {'0c' * 16} does not let this board in: {why}; try: {add}"]
+        with pytest.raises(NotWelcome, match=f"claim does not let it in: {why}"):
+            r.lineage.check_welcome(r.lineage.head())
+    with rig(tmp_path / "d", c) as r:  # the next start says it again, once
+        r.serve(3600)
+        assert len(warned(caplog)) == 2
+    looked_at(d, why, add, capsys)
+
+
+def looked_at(folder: str, why: str, add: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Look at a board that its claim does not let in, as people and programs do."""
+    capsys.readouterr()
+    assert cli.main(["status", "--dir", folder, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["claim_refused"] == why
+    cli.main(["status", "--dir", folder])
+    line = f"the centre says quarantine: it does not know this key, and the board's claim does not let it in: {why}; try: {add}"
+    assert line in capsys.readouterr().out
+    cli.main(["doctor", "--dir", folder])
+    out = capsys.readouterr().out
+    assert f"the board's claim does not let it in: {why}" in out and f"what became of its claim; or {add}" in out
+
+
+def test_another_reason_is_said_anew_and_forgotten_once_the_board_is_in(
+    tmp_path: Path, clock: FakeClock, token: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    c = centre(clock, known=False)
+    refuses(c, "it was for 1 board, and all are in")
+    with rig(tmp_path / "d", c) as r:
+        r.serve(100)
+        refuses(c, "it has expired")
+        r.serve(8000)
+        assert [said.partition(" in: ")[2].partition(";")[0] for said in warned(caplog)] == [
+            "it was for 1 board, and all are in", "it has expired"
+        ]  # fmt: skip
+        assert claim_refused(r.device.database) == "it has expired"
+        c.keys["pi-7"] = PUBLIC  # the operator lets it in by hand
+        r.serve(8000)
+        assert r.lineage.head().welcome == "ok" and claim_refused(r.device.database) == "" and len(warned(caplog)) == 2
+
+
+@pytest.mark.parametrize("odd", [7, b"expired", "", "x" * 201, "two\nlines", "\x1b[2J", ["it has expired"], {"why": "x"}, None])
+def test_a_reason_of_another_form_counts_for_nothing(
+    tmp_path: Path, clock: FakeClock, token: Path, caplog: pytest.LogCaptureFixture, odd: object
+) -> None:
+    c = centre(clock, known=False)
+    refuses(c, odd)
+    with rig(tmp_path / "d", c) as r:
+        r.serve(100)
+        assert enrolments(c) and claim_refused(r.device.database) == "" and not warned(caplog)
+
+
+def test_a_hello_says_the_serial_number_of_its_proof_until_it_is_welcome(tmp_path: Path, clock: FakeClock, token: Path) -> None:
+    c = centre(clock, known=False)
+    looked = refuses(c, "it has expired")
+    with rig(tmp_path / "d", c) as r:
+        r.serve(10)
+        assert looked and {claims.serial_in(h.more) for h in looked} == {"10000000a1b2c3d4"}
+        public = claims.read_token(TOKEN, "the token").key.public
+        claims.verify(looked[0].claim, public, keys.FLEET_ID, "pi-7", PUBLIC, "10000000a1b2c3d4")
+        c.keys["pi-7"] = PUBLIC
+        r.serve(8000)
+        looked.clear()
+        r.serve(8000)
+        assert looked and not any(h.claim or claims.SERIAL in h.more for h in looked)
 
 
 # The token's file and the board's serial number.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -12,12 +13,12 @@ from edgecloud.intake.decision import Result
 from edgecloud.registry import open_registry
 from edgecloud.registry.claims import prove
 from modelwire.wire import topics
-from modelwire.wire.claims import Token, read_token
+from modelwire.wire.claims import SERIAL, Token, read_token
 from modelwire.wire.keys import fingerprint
 from modelwire.wire.records import Enrol, encode
 from tests.edgecloud.centre import Centre
 from tests.edgecloud.desk import LINE, Desk
-from tests.edgecloud.device import FLEET, TINY, key_of
+from tests.edgecloud.device import FLEET, TINY, Base, ScriptedDevice, key_of
 
 AT = 1_800_000_000
 
@@ -37,6 +38,13 @@ def come(centre: Centre, token: Token, name: str, serial: str = "") -> Result:
     key, fleet = key_of(name), centre.store.identity.id
     said = Enrol(FLEET, name, "all", 1, key.public, prove(token, fleet, name, key.public, serial), serial, "0.1.0")
     return centre.take((topics.up(FLEET, name, "all", "enrol"), encode(said, key, fleet))).result
+
+
+def wait(centre: Centre, base: Base, token: Token, name: str, serial: str = "") -> None:
+    """Let a board say hello by a claim that does not let it in."""
+    board = ScriptedDevice(base, name=name, fleet_id=centre.store.identity.id)
+    proof = prove(token, centre.store.identity.id, name, board.key.public, serial)
+    assert centre.take(board.hello(claim=proof, more={SERIAL: serial})).result is Result.QUARANTINED
 
 
 def given(desk: Desk, *words: str) -> tuple[str, Token]:
@@ -87,6 +95,39 @@ def test_boards_are_listed_by_serial_number_before_and_after(desk: Desk, centre:
     assert "2 boards are preauthorised by claims" in desk.ok("devices")
     text = desk.ok("claim")
     assert re.search("^b-2 +admitted +pi-1 +", text, re.MULTILINE) and re.search("^a-1 +preauthorised", text, re.MULTILINE)
+
+
+def test_a_board_that_its_claim_refuses_is_shown_beside_its_waiting_key_and_beside_its_claim(
+    desk: Desk, centre: Centre, base: Base
+) -> None:
+    id, token = given(desk, "--count", "1")
+    wait(centre, base, token, "pi-2", "s-2")
+    assert desk.json("devices")["waiting"][0]["claim"] == {"id": id, "serial": "s-2", "refused": ""}  # type: ignore[index]
+    assert "its claim" not in desk.ok("devices") and desk.json("claim")["claims"][0]["refused"] == []  # type: ignore[index]
+    assert come(centre, token, "pi-1") is Result.ADMITTED
+    why = "it was for 1 board, and all are in"
+    for page in ((), ("-n", "1")):
+        (one,) = desk.json("devices", *page)["waiting"]  # type: ignore[misc]
+        assert (one["device"], one["claim"]) == ("pi-2", {"id": id, "serial": "s-2", "refused": why})
+    short = fingerprint(key_of("pi-2").public)
+    assert f"pi-2, {short}, the board s-2: its claim {id} was refused: {why}" in desk.ok("devices")
+    (claim,) = desk.json("claim", "list")["claims"]  # type: ignore[misc]
+    assert claim["refused"] == [{"serial": "s-2", "device": "pi-2", "fingerprint": short, "at": AT, "reason": why}]
+    text = desk.ok("claim", "list")
+    assert f"waiting, and not let in by {id}:" in text and re.search(f"^s-2 +pi-2 +{short} +.*{why}$", text, re.MULTILINE)
+    desk.ok("devices", "add", "pi-2", short)
+    centre.tick()
+    assert desk.json("devices")["waiting"] == [] and desk.json("claim")["claims"][0]["refused"] == []  # type: ignore[index]
+
+
+def test_strangers_who_name_claims_fill_no_more_than_the_quarantine(desk: Desk, centre: Centre, base: Base) -> None:
+    id, token = given(desk, "--count", "1")
+    centre.ingest.bounds = centre.bounds = replace(centre.bounds, held_total=20)
+    for n in range(60):
+        wait(centre, base, Token(token.id, key_of("mallory")), f"pi-{n}", "\x1b[2J"[1:])
+    (claim,) = desk.json("claim")["claims"]  # type: ignore[misc]
+    assert claim["claim"] == id and len(claim["refused"]) == 20 == len(desk.json("devices")["waiting"])  # type: ignore[arg-type]
+    assert all("does not belong to the token" in one["reason"] for one in claim["refused"])
 
 
 def test_a_claim_is_withdrawn_by_the_first_digits_of_its_id(desk: Desk, centre: Centre) -> None:

@@ -67,7 +67,7 @@ def test_every_waiting_key_is_listed_with_its_times_and_count_also_two_of_one_na
     mine, other = listed[SHORT], listed[fingerprint(LIAR)]
     assert mine == {
         "device": "pi-7", "fingerprint": SHORT, "key": LINE, "state": "pending", "first_at": AT + 5, "last_at": AT + 90, "hellos": 3,
-        "models": ["digits", "other"], "speaks": [],
+        "models": ["digits", "other"], "speaks": [], "claim": None,
     }  # fmt: skip
     assert (other["first_at"], other["last_at"], other["hellos"], other["state"]) == (AT, AT + 100, 2, "pending")
     text = desk.ok("devices")

@@ -23,7 +23,7 @@ from modelwire.wire.signing import KEY_BYTES, PrivateKey
 from ..answer import Document, now, registry_of, table, when
 from ..sealing import EXPIRES, add_key, command_key, expires_type, parse_expires, unlock
 from ..verb import Verb
-from ..waiting import ADMITTED, PREAUTHORISED
+from ..waiting import ADMITTED, PREAUTHORISED, waiting_keys
 
 NAME = "claim"
 HELP = "Tokens that let boards in by themselves; with --count or --serials a new one, else a list of those that were given."
@@ -93,7 +93,9 @@ def new_claim(args: argparse.Namespace) -> Answer:
 
 def list_claims(args: argparse.Namespace) -> Answer:
     with registry_of(args) as store:
-        held = [_described(claim, now()) for claim in reversed(listed(store, args).claims.by_id.values())]
+        log, at = listed(store, args), now()
+        refused = [one for one in waiting_keys(store, log, at) if one["claim"] and one["claim"]["refused"]]
+        held = [_described(claim, at, refused) for claim in reversed(log.claims.by_id.values())]
     limit = most(args)
     page = held[:limit]
     rows = [(d["claim"], d["state"], d["count"], d["used"], d["left"], when(d["expires_at"]), _serials_of(d)) for d in held]
@@ -102,6 +104,10 @@ def list_claims(args: argparse.Namespace) -> Answer:
         if d["boards"]:
             each = [(b["serial"] or "", b["state"], b["device"], b["fingerprint"], when(b["at"])) for b in d["boards"]]
             text += "\n\n" + table(_BOARDS, each, title=f"boards of {d['claim']}:", limit=limit)
+        if d["refused"]:
+            each = [(b["serial"] or "", b["device"], b["fingerprint"], when(b["at"]), b["reason"]) for b in d["refused"]]
+            text += "\n\n" + table(_REFUSED, each, title=f"waiting, and not let in by {d['claim']}:", limit=limit)
+            text += "\nlet such a board in by its fingerprint, as edgecloud devices says, or give its image the token of another claim"
     return Answer({"claims": page, "more": len(held) - len(page)}, text)
 
 
@@ -109,6 +115,8 @@ _HEAD = (
     Column("claim"), Column("state"), Column("boards", 2), Column("in", 1), Column("left", 1), Column("expires", 3), Column("serials", 4),
 )  # fmt: skip
 _BOARDS = (Column("serial"), Column("state"), Column("device"), Column("key", 1), Column("since", 2))
+
+_REFUSED = (Column("serial", 2), Column("device"), Column("key"), Column("heard", 1), Column("why", words=True, wrapped=True))
 
 
 def _serials_of(claim: Document) -> str:
@@ -164,7 +172,8 @@ def preauthorised(held: Admissions, at: int) -> list[Document]:
     return out
 
 
-def _described(claim: Claim, at: int) -> Document:
+def _described(claim: Claim, at: int, refused: list[Document]) -> Document:
+    """refused: the keys that wait although they say a claim, of any."""
     statement, standing = claim.statement, claim.open(at)
     state = "withdrawn" if claim.withdrawn else "expired" if at > statement.expiry else "open" if standing else "used up"
     boards: list[Document] = [
@@ -176,6 +185,10 @@ def _described(claim: Claim, at: int) -> Document:
     return {
         "claim": statement.id.hex(), "state": state, "count": statement.count, "used": len(claim.enrolled), "left": claim.left,
         "given_at": statement.at, "expires_at": statement.expiry, "serials": list(statement.serials), "boards": boards,
+        "refused": [
+            {"serial": one["claim"]["serial"] or None, "device": one["device"], "fingerprint": one["fingerprint"], "at": one["last_at"],
+             "reason": one["claim"]["refused"]} for one in refused if one["claim"]["id"] == statement.id.hex()
+        ],
     }  # fmt: skip
 
 
@@ -221,7 +234,7 @@ VERBS = (
         new_claim, _new_arguments,
     ),
     Verb(
-        "list", "List claims, the newest first, with the boards that each let in, and those that it still would.",
+        "list", "List claims, the newest first, with the boards that each let in, still would, and refused.",
         ("edgecloud claim list --json", "edgecloud claim list -n 5"), list_claims, add_limit,
     ),
     Verb(

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
+from edgecloud.audit.admissions import Admissions
 from edgecloud.intake import epochs
 from edgecloud.registry import ModelOutline, SqliteStore
 from edgecommon.printing import Answer, visible
@@ -49,9 +50,10 @@ def list_devices(args: argparse.Namespace) -> Answer:
         remarks, hidden = _remarks(store, chosen, limit)
         odd = [(f"{d['device']}/{m['model']}", m) for d in described.values() for m in d["models"] if m["unfit"]]
         remarks = [*(visible(f"{name}@{m['head']} is {m['unfit']}") for name, m in odd), *remarks]
-        expected, fault = _expected(store, args)
+        log, fault = _log(store, args)
+        expected = preauthorised(log, at) if log is not None else []
         alarms, namesakes = open_alarms(store), losses.namesakes_of(store, at)
-        keys, messages, rejected = waiting.waiting_keys(store), waiting.waiting_messages(store), waiting.rejected_keys(store)
+        keys, messages, rejected = waiting.waiting_keys(store, log, at), waiting.waiting_messages(store), waiting.rejected_keys(store)
     sums = _sums(chosen)
     text = table(_HEAD, [_cells(described[o.device], _model_of(described[o.device], o), at) for o in shown])
     told = f"and of {hidden:,} more: -n 0 shows all" if hidden else ""
@@ -222,11 +224,11 @@ def _burning(store: SqliteStore, row: ModelOutline) -> str:
     return f"{row.device}/{row.model} has opened {opened} epochs in a day{until}: {way}"
 
 
-def _expected(store: SqliteStore, args: argparse.Namespace) -> tuple[list[Document], str]:
-    """Return which boards claims let in, or what is wrong with the log: the other lists are of use all the same."""
+def _log(store: SqliteStore, args: argparse.Namespace) -> tuple[Admissions | None, str]:
+    """Return what the log comes to as far as claims go, or what is wrong with it: the other lists are of use all the same."""
     try:
-        return preauthorised(listed(store, args), now()), ""
+        return listed(store, args), ""
     except RegistryDamaged as error:
-        return [], error.message
+        return None, error.message
     except ModelWireError as error:
-        return [], f"the log holds what nobody sealed: {error.message}"
+        return None, f"the log holds what nobody sealed: {error.message}"
