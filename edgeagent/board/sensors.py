@@ -32,7 +32,7 @@ class Sensors:
         for zone in self._entries(self.sys / "class" / "thermal", "thermal_zone"):
             try:
                 degrees = int(_text(zone / "temp")) / 1000
-            except ValueError:
+            except (ValueError, OverflowError):  # no number, or one of thousands of digits
                 continue
             if _COLDEST <= degrees <= _HOTTEST:
                 zones.append((_text(zone / "type"), degrees))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -25,17 +26,23 @@ def erase(folder: Path, names: Sequence[str]) -> Erased:
     """Erase files by their names. A file that can't be erased is said: the board works all the same, and the next start tries again."""
     if not names:
         return Erased()
-    says, error = [], ""
+    says, error, kept = [], "", None
     try:
         with writable(folder):
             for name in names:
-                _erase(folder / name)
+                try:
+                    _erase(folder / name)
+                except OSError as e:  # the others go all the same
+                    kept = e
+                    continue
                 says.append(f"{name} was moved to the data partition and erased on the boot partition")
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+        if kept is not None:
+            raise kept
     except OSError as e:
         error = f"{folder}: a secret that this board no longer needs there can't be erased: {e.strerror}; take it off the card by hand"
     return Erased(tuple(says), error)
@@ -50,9 +57,15 @@ def _erase(path: Path) -> None:
         found = os.fstat(handle)
         if stat.S_ISREG(found.st_mode):
             size = max(found.st_size, 1)
-            for start in range(0, size, _BLOCK):  # its last block, too: an older text may reach beyond the file's end
-                os.pwrite(handle, b"\0" * _BLOCK, start)
+            for start in range(0, size, _BLOCK):
+                os.pwrite(handle, b"\0" * min(_BLOCK, size - start), start)
             os.fsync(handle)
+            try:  # to the end of its last block, too: an older text may reach beyond the file's end
+                os.pwrite(handle, b"\0" * (-size % _BLOCK), size)
+                os.fsync(handle)
+            except OSError as e:
+                if e.errno not in (errno.ENOSPC, errno.EDQUOT):  # a card without room keeps what is in its smaller blocks, no secret of now
+                    raise
     finally:
         os.close(handle)
     path.unlink()

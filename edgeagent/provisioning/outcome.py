@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
+from edgeagent.settings.reading import FILE
 from edgecommon import files
 from modelwire.errors import ModelWireError
 
@@ -33,11 +34,16 @@ class ProvisionOutcome:
     fix: str = ""
 
     @classmethod
-    def failed(cls, error: ModelWireError | OSError) -> ProvisionOutcome:
-        """Return what an error comes to."""
+    def failed(cls, error: Exception) -> ProvisionOutcome:
+        """Return what an error comes to; one that nobody foresaw is said, too: who stands before the screen sees nothing else."""
+        if isinstance(error, ModelWireError):
+            return cls(ProvisionStage.FAILED, error=error.message, fix=error.next_step)
         if isinstance(error, OSError):
             return cls(ProvisionStage.FAILED, error=str(error), fix="see with dmesg what the card says, or write it anew")
-        return cls(ProvisionStage.FAILED, error=error.message, fix=error.hint)
+        if isinstance(error, MemoryError):
+            return cls(ProvisionStage.FAILED, error="the memory of this board is too small for what lies there", fix="take smaller models")
+        fix = f"journalctl -u edgeagent-provision has the rest: report it; a simpler {FILE} may do meanwhile"
+        return cls(ProvisionStage.FAILED, error=f"a fault of this program: {type(error).__name__}", fix=fix)
 
     def document(self) -> dict[str, object]:
         return {**asdict(self), "state": self.state.value, "says": list(self.says)}

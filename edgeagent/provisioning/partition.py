@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeagent.board.sensors import Sensors
 from edgeagent.settings import reading
 from edgeagent.settings.reading import FILE, FILE_MAX, Loaded
 from edgeagent.state.keys import WHENCE, told_whence
+from edgecommon.files import TEMPORARY
 from modelwire.errors import BadArgument, ConfigError, MissingFile, ModelError, UnknownKey, WireError
 from modelwire.limits import DEFAULT
 from modelwire.tflite import file as tflite_file
@@ -24,6 +26,10 @@ from modelwire.wire.signing import Fleet
 FLEET, KEY, CLAIM = "fleet.pub", "device.key", "device.claim"
 BESIDE = ("password_file", "tls_ca", "tls_cert", "tls_key")  # of [link]: files that settings name, and that come along
 BESIDE_MAX = 256 * 1024  # bytes of one of them
+MARK = ".provisioned"  # in the folder that is made: what it was made of
+# What a start of the board reads on its boot partition: a secret of such a name would take it away as it is erased.
+OF_THE_BOOT = ("config.txt", "cmdline.txt", "slots.a", "slots.b", "authorized_keys", "readme.txt", "vmlinuz", "initrd", "kernel")
+OF_THE_BOOT_KINDS = (".img", ".dtb", ".dtbo", ".elf", ".bin", ".dat", ".efi")
 NAMES_MAX = 10_000  # a vfat's root holds 65,536; a card with more than this is no boot partition of ours
 _WHENCE_CLAIM = "take the file that edgecloud claim new -o wrote"
 _PLACE = re.compile(r"\b([a-z]+)\.([a-z_]+)\b")
@@ -54,6 +60,7 @@ def read_partition(folder: Path) -> BootPartition:
         loaded = reading.build(table, where=str(folder / FILE), path=folder / FILE, environment={}, flags={})
     except ConfigError as error:
         raise _with_line(error, text) from None
+    _names_apart(folder, loaded)
     models = {m.name: _base(folder, m.name) for m in loaded.settings.models}
     with told_whence(WHENCE[KeyKind.FLEET]):
         fleet = keys.read_fleet(_line(folder, FLEET, KeyKind.FLEET.title), str(folder / FLEET))
@@ -91,7 +98,7 @@ def read_file(folder: Path, name: str, most: int, what: str) -> bytes:
         # A link could lead to any file of the board, a pipe would be waited for.
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:
-        raise MissingFile(path=path, what=what) from None
+        raise MissingFile(path=path, what=what, fix=f"put it onto the boot partition as {name}") from None
     except OSError as error:
         fix = "put the file itself there" if error.errno == errno.ELOOP else "write the card anew, or take another one"
         raise BadArgument(reason=f"{path}: {'it is a link' if error.errno == errno.ELOOP else error.strerror}", fix=fix) from None
@@ -101,7 +108,7 @@ def read_file(folder: Path, name: str, most: int, what: str) -> bytes:
             raise BadArgument(reason=f"{path}: it is no file, and {what} belongs there", fix="put the file itself there")
         if found.st_size > most:
             reason = f"{path}: it has {found.st_size:,} bytes, and {what} has at most {most:,}"
-            raise BadArgument(reason=reason, fix=f"copy {what} there anew")
+            raise BadArgument(reason=reason, fix=f"copy {what} there anew, or a smaller one")
         # A byte more than there should be, not than there may be: read() sets all of it aside, and a board may have 512 MB.
         data = _all(handle, found.st_size + 1)
     except OSError as error:
@@ -124,7 +131,9 @@ def _all(handle: int, most: int) -> bytes:
 
 def _base(folder: Path, model: str) -> bytes:
     """Return a model's file that can be trained."""
-    data = read_file(folder, f"{model}.tflite", DEFAULT.model_file, f"the base of the model {model!r}")
+    board = Sensors().memory()
+    most = min(DEFAULT.model_file, board // 4) if board else DEFAULT.model_file  # beyond that the kernel would end this program
+    data = read_file(folder, f"{model}.tflite", most, f"the base of the model {model!r}")
     try:
         tflite_file.check_trainable(data, model=model)
         notes_of(data, model=model)
@@ -150,13 +159,32 @@ def _parsed(raw: bytes, path: Path) -> tuple[str, dict[str, Any]]:
 
 def _with_line(error: ConfigError, text: str) -> ConfigError:
     """Return the same error with the line that it is about, where one can be told."""
-    words = [str(error.facts["key"])] if isinstance(error, UnknownKey) else [key for _, key in _PLACE.findall(error.message)]
-    for word in words:
-        for number, line in enumerate(text.splitlines(), 1):
-            if re.match(rf"\s*\[*\s*([\w.]+\.)?{re.escape(word)}\s*(=|\]|\.)", line):
-                fix = f"mend line {number} of {FILE}; edgeagent config show on a board that is set up lists the settings"
-                return BadArgument(reason=f"line {number}: {error.message}", fix=fix)
-    return error
+    words = [("", str(error.facts["key"]))] if isinstance(error, UnknownKey) else _PLACE.findall(error.message.replace(FILE, ""))
+    for section, word in words:
+        if number := _line_of(text, section, word, inline="model." in error.message):
+            fix = f"mend line {number} of {FILE}; edgeagent config show on a board that is set up lists the settings"
+            return BadArgument(reason=f"line {number}: {error.message}", fix=fix)
+    # edgeagent config check, the usual next step, looks at a board that is set up.
+    return error if "fix" in error.facts else BadArgument(reason=error.message, fix=f"mend {FILE} there: docs/board-setup.md")
+
+
+def _line_of(text: str, section: str, word: str, *, inline: bool) -> int:
+    """Return the line that sets this key in a table of that name, or names the table; 0 for none. section: empty: any.
+
+    inline: a model's own is meant, section = { key = ... }, where there is one.
+    """
+    table, found, within = "", 0, 0
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[+\s*([\w.-]+)\s*\]", line)
+        if header:
+            table = header[1]
+        named = header is not None and section in ("", table.partition(".")[0]) and word == table.rpartition(".")[2]
+        inside = section in ("", *table.split(".")) and re.match(rf"\s*([\w.]+\.)?{re.escape(word)}\s*[=.]", line)
+        if named or inside or (section and re.match(rf"\s*{re.escape(section)}\s*\.\s*{re.escape(word)}\s*=", line)):
+            found = found or number
+        if section and re.match(rf"\s*{re.escape(section)}\s*=\s*\{{.*\b{re.escape(word)}\s*=", line):
+            within = within or number
+    return (within or found) if inline else (found or within)
 
 
 def _line(folder: Path, name: str, what: str) -> str:
@@ -170,27 +198,58 @@ def _line(folder: Path, name: str, what: str) -> str:
 
 def _claim_file(folder: Path) -> str:
     """Return the name of the file with a claim's token; empty for none. Raises BadArgument for two."""
-    found = []
-    with os.scandir(folder) as entries:
-        for count, entry in enumerate(entries):
-            if count >= NAMES_MAX:
-                raise BadArgument(reason=f"{folder}: more than {NAMES_MAX} files", fix="leave there what belongs there")
-            if entry.name.lower().endswith(".claim") and not entry.name.startswith("."):  # some systems put a ._twin beside each file
-                found.append(entry.name)
+    found = [name for name in names_of(folder) if name.lower().endswith(".claim")]
     if len(found) > 1:
         names = ", ".join(ascii(name) for name in sorted(found)[:4])
         raise BadArgument(reason=f"{folder}: more than one claim: {names}", fix="leave the one that this board is to come by")
     return found[0] if found else ""
 
 
+def names_of(folder: Path) -> list[str]:
+    """Return the names of all files but those with a dot first: some systems put a ._twin beside each file. Raises BadArgument."""
+    found = []
+    with os.scandir(folder) as entries:
+        for count, entry in enumerate(entries):
+            if count >= NAMES_MAX:
+                raise BadArgument(reason=f"{folder}: more than {NAMES_MAX} files", fix="leave there what belongs there")
+            if not entry.name.startswith("."):
+                found.append(entry.name)
+    return found
+
+
+def require_own_names(folder: Path) -> None:
+    """Raise BadArgument for a file that an editor gave one more suffix, which its system may hide: a claim would be passed over."""
+    for name in names_of(folder):
+        meant, _, suffix = name.lower().rpartition(".")
+        if suffix == "txt" and (meant in (FILE, FLEET, KEY) or meant.endswith((".claim", ".tflite"))) and not (folder / meant).exists():
+            raise BadArgument(reason=f"{folder / ascii(name)[1:-1]}: its name ends in .txt", fix=f"call it {ascii(meant)[1:-1]}")
+
+
+def _names_apart(folder: Path, loaded: Loaded) -> None:
+    """Raise BadArgument where two files of the board would have one name: the later one would take the place of the other."""
+    device = loaded.settings.device
+    taken = {FILE: "the settings file", MARK: "what is noted of the setting up"}
+    for key in ("key", "fleet_key", "claim", "dir"):
+        name = getattr(device, key)
+        if name in taken:
+            raise BadArgument(reason=f"{folder / FILE}: device.{key} can't be {name!r}, which is {taken[name]}", fix="call it otherwise")
+        taken[name] = f"device.{key}"
+
+
 def _beside(folder: Path, loaded: Loaded) -> dict[str, bytes]:
     """Return the files that [link] names by a plain name; a path that leads elsewhere is the board's own affair."""
     out = {}
+    device = loaded.settings.device
+    bases = [f"{m.name}.tflite" for m in loaded.settings.models]
+    own = (FILE, FLEET, KEY, CLAIM, device.key, device.fleet_key, device.claim, device.dir, *bases)
+    others = {name.lower() for name in (*own, *OF_THE_BOOT)}  # a vfat takes letters of both sizes for the same
     for key in BESIDE:
         name = getattr(loaded.settings.link, key)
         if not name or "/" in name or name in (".", ".."):
             continue
-        if name in (FILE, FLEET, KEY, CLAIM, loaded.settings.device.dir):
+        if name.lower() in others or name.lower().endswith((*OF_THE_BOOT_KINDS, ".claim")):
             raise BadArgument(reason=f"{folder / FILE}: link.{key} can't be {name!r}, which is another file", fix="call it otherwise")
+        if name.startswith(".") or name.endswith(TEMPORARY):
+            raise BadArgument(reason=f"{folder / FILE}: link.{key} can't be {name!r}, a name of passing files", fix="call it otherwise")
         out[name] = read_file(folder, name, BESIDE_MAX, f"what link.{key} names")
     return out

@@ -25,10 +25,9 @@ from modelwire.wire.keys import fingerprint
 
 from .erasing import erase
 from .outcome import ProvisionOutcome, ProvisionStage
-from .partition import BootPartition, read_partition, require_partition
+from .partition import MARK, BootPartition, read_partition, require_own_names, require_partition
 
 STAGING = ".edgeagent-provision"  # beside the folder, on the same file system
-MARK = ".provisioned"  # which secrets the folder was made of, as SHA-256: a start that was killed before they were erased knows them again
 RateOf = Callable[[bytes, str, str], tuple[float, str] | None]
 
 
@@ -43,20 +42,27 @@ def provision(source: Path, folder: Path, *, owner: tuple[int, int] | None = Non
     if os.path.lexists(folder / FILE):
         return _again(source, folder)
     require_partition(source)
+    require_own_names(source)
     if not os.path.lexists(source / FILE):
         waits = f"{source / FILE} is not there: this board waits to be set up; README.txt beside it says what belongs there"
         return ProvisionOutcome(ProvisionStage.WAITING, says=(waits,))
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise BadArgument(reason=f"{folder} is there, and no folder", fix="see where it leads; move it away, and start the board again")
     if folder.exists() and any(folder.iterdir()):
         fix = "see what it holds; move it away, and start the board again"
         raise BadArgument(reason=f"{folder} holds files and no {FILE}: nothing is made over them", fix=fix)
     given = read_partition(source)
     chosen, seed = _make(staging, given, rate_of)
-    with disk.named(folder):
-        if owner is not None:
-            _give(staging, owner)
-        _flush(staging)
-        os.rename(staging, folder)  # power may go before or after it: the board is set up, or as it was
-        files.flush_folder(folder.parent)
+    try:
+        with disk.named(folder):
+            if owner is not None:
+                _give(staging, owner)
+            _flush(staging)
+            os.rename(staging, folder)  # power may go before or after it: the board is set up, or as it was
+            files.flush_folder(folder.parent)
+    except BaseException:
+        _clear(staging)  # it holds secrets
+        raise
     key = signing.PrivateKey(seed).public
     erased = erase(source, given.secrets)
     device = given.loaded.settings.device
@@ -124,7 +130,7 @@ def _model(row: dict[str, Any], rate: tuple[float, str] | None) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value)  # a text's escapes, numbers and truths are the same in both
+    return json.dumps(value, ensure_ascii=False)  # a text's escapes, numbers and truths are the same in both
 
 
 def _again(source: Path, folder: Path) -> ProvisionOutcome:
@@ -181,7 +187,7 @@ def _flush(folder: Path) -> None:
 def _clear(staging: Path) -> None:
     """Remove what a start that was killed left half made."""
     with disk.named(staging):
-        if staging.is_symlink():
-            staging.unlink()
-        elif staging.exists():
+        if staging.is_dir() and not staging.is_symlink():
             shutil.rmtree(staging)
+        elif os.path.lexists(staging):  # a pipe or a link of that name: nobody opens it
+            staging.unlink()

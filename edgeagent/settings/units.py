@@ -71,8 +71,9 @@ def say_seconds(value: float) -> str:
     """Return a duration as `seconds` reads it back, in the largest unit that keeps it whole."""
     for unit in ("d", "h", "min", "s"):
         if value >= SECONDS[unit] and value % SECONDS[unit] == 0:
-            return f"{value / SECONDS[unit]:.12g}{unit}"
-    return f"{value:.12g}s"
+            return f"{int(value / SECONDS[unit])}{unit}"
+    said = f"{value:.12g}"
+    return f"{said if 'e' not in said else f'{value:.15f}'.rstrip('0').rstrip('.')}s"  # powers of ten are not read back
 
 
 def say_size(value: int) -> str:
@@ -90,7 +91,7 @@ def _split(text: str | int | float) -> tuple[float, str]:
         if not 0 <= text < float("inf"):
             raise ValueError(f"{text} is negative or not finite")
         return float(text), ""
-    match = _QUANTITY.match(text.strip())
+    match = _QUANTITY.match(text.strip()) if isinstance(text, str) else None  # TOML has dates, lists and tables, too
     if not match:
         raise ValueError(f"{text!r} is not a number with a unit, such as 30s or 4KiB")
     return float(match[1]), match[2]

@@ -34,15 +34,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Answer:
-    error: ModelWireError | OSError | None = None
+    error: Exception | None = None
     try:
         outcome = provisioning.provision(Path(args.source), Path(args.dir), owner=_owner(args.owner), rate_of=rate_of)
-    except (ModelWireError, OSError) as e:
+    except Exception as e:  # noqa: BLE001  # also what nobody foresaw: it is raised again once the screen says it
         outcome, error = ProvisionOutcome.failed(e), e
-    if args.report:
-        provisioning.write_report(Path(args.report), outcome)
-    if args.issue:
-        provisioning.write_issue(Path(args.issue), outcome)
+    for place, write in ((args.report, provisioning.write_report), (args.issue, provisioning.write_issue)):
+        try:
+            if place:
+                write(Path(place), outcome)
+        except (ModelWireError, OSError) as e:  # the other place may still take it, and an error before this one matters more
+            error = error or e
     if error is not None:
         raise error
     return Answer(outcome.document(), lines_of(outcome.lines()))

@@ -13,6 +13,7 @@ from tests.edgeagent.board.sysfs import board
 def test_the_hottest_zone_counts_and_broken_ones_do_not(tmp_path: Path) -> None:
     assert board(tmp_path).celsius() is None
     zones = {"thermal_zone0__temp": "45000\n", "thermal_zone1__temp": "61500", "thermal_zone2__temp": "garbage", "cooling_device0__x": "1"}
+    zones["thermal_zone6__temp"] = "9" * 4000
     found = board(tmp_path, **zones, thermal_zone3__temp="999999999", thermal_zone4__temp="", thermal_zone5__type="cpu")
     assert found.celsius() == 61.5
 
