@@ -95,6 +95,7 @@ round)
 update)
     chain
     add "$FIRST"
+    while [ -e /run/edgeagent-image/trial ]; do sleep 2; done # a system on trial takes no other
     tell "installing $(up)"
     if edgeagent-update install $EXTRA "$here/$BUNDLE" >/run/installed 2>&1; then
         tell "installed $(up)"
