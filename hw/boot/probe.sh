@@ -55,6 +55,7 @@ echo start >/run/phase
     mkdir -p /run/systemd/system/edgeagent-trial.timer.d
     printf '[Timer]\nOnBootSec=\nOnBootSec=%s\n' "$TRIAL" >/run/systemd/system/edgeagent-trial.timer.d/trial.conf
     systemctl daemon-reload
+    systemctl restart edgeagent-trial.timer # it runs already
 }
 systemctl start --no-block multi-user.target
 until [ -e $port ]; do sleep 0.2; done

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -344,14 +345,47 @@ def test_what_the_image_holds_is_complete(tmp_path: Path) -> None:
     assert update.release_of((tmp_path / "etc/edgeagent-image").read_text()) == OWN
     assert "by-partuuid/00001234-02" in (tmp_path / "etc/rauc/system.conf").read_text()
     units = list((tmp_path / "lib/systemd/system").iterdir())
-    assert len(units) == 4
+    assert len(units) == 5
     for unit in units:
         for line in unit.read_text().splitlines():
             if line.startswith("ExecStart="):
-                program = line.removeprefix("ExecStart=").split()[0]
+                program = line.removeprefix("ExecStart=").lstrip("-").split()[0]
                 assert os.access(tmp_path / program.lstrip("/"), os.X_OK), program
     for wanted in tmp_path.glob("etc/systemd/system/*.wants/*"):
         assert (tmp_path / os.readlink(wanted).lstrip("/")).is_file()
+
+
+def test_a_system_that_stops_before_its_targets_is_left_all_the_same(tmp_path: Path) -> None:
+    put(tmp_path, OWN, b"PEM", 0x1234)
+    assert (tmp_path / "etc/systemd/system/sysinit.target.wants/edgeagent-trial.timer").is_symlink()
+    timer, service = ((tmp_path / f"lib/systemd/system/edgeagent-trial.{kind}").read_text() for kind in ("timer", "service"))
+    assert "\nDefaultDependencies=no\n" in timer and "\nDefaultDependencies=no\n" in service, "emergency mode reaches no other target"
+    assert "\nFailureAction=reboot-force\n" in service, "a system whose Python is broken is left, too"
+
+
+def test_nothing_of_the_agent_runs_before_its_state_was_kept_or_taken_back(tmp_path: Path) -> None:
+    put(tmp_path, OWN, b"PEM", 0x1234)
+    unit = (tmp_path / "lib/systemd/system/edgeagent-state.service").read_text()
+    before = next(line for line in unit.splitlines() if line.startswith("Before=")).removeprefix("Before=").split()
+    assert {"edgeagent-provision.service", "edgeagent-heard.service", "edgeagent.service"} <= set(before)
+    assert "\nUser=edgeagent\n" in unit, "the agent's folder is the agent's: nothing of root's follows a link there"
+
+
+def test_no_user_but_root_tells_rauc_anything(tmp_path: Path) -> None:
+    put(tmp_path, OWN, b"PEM", 0x1234)
+    policy = ElementTree.fromstring((tmp_path / "etc/dbus-1/system.d/edgeagent-rauc.conf").read_text())
+    said = [(*one.attrib.items(), rule.tag, rule.get("send_destination")) for one in policy.findall("policy") for rule in one]
+    rauc = "de.pengutronix.rauc"
+    assert said == [(("context", "default"), "deny", rauc), (("user", "root"), "allow", rauc)]
+
+
+def test_a_board_without_room_for_the_copy_of_its_state_is_told_before_anything_is_written(
+    board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update.require_room_for_state(board)
+    monkeypatch.setattr(os, "statvfs", lambda _: type("Disk", (), {"f_bavail": 1000, "f_frsize": 4096}))
+    with pytest.raises(BundleRefused, match="NoRoom"):
+        update.require_room_for_state(board)
 
 
 # What calls a system good.
@@ -387,6 +421,46 @@ def test_a_system_is_good_once_the_agent_is_well_and_the_centre_has_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, active: bool, heard: int | None, doctor: dict[str, object] | None, lacks: str
 ) -> None:
     assert trial(tmp_path, monkeypatch, active=active, heard=heard, doctor=doctor) == lacks
+
+
+@pytest.mark.parametrize("noted", [None, "", "x"])
+def test_where_it_is_not_known_what_was_heard_before_the_boot_only_what_comes_after_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: str | None
+) -> None:
+    times = iter([1000, 1000, 1001])
+    monkeypatch.setattr(mark_good, "RUN", tmp_path)
+    if noted is not None:
+        (tmp_path / "heard-before").write_text(noted)
+    monkeypatch.setattr(mark_good.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 0}))
+    monkeypatch.setattr(mark_good, "asked", lambda command: WELL if command == "doctor" else {"heard": next(times)})
+    said = [mark_good.lacking() for _ in range(3)]
+    assert said == ["the centre has not answered since this boot"] * 2 + [""]
+
+
+def test_what_was_heard_before_is_not_taken_for_nothing_where_the_agent_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mark_good, "RUN", tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (tmp_path / "trial").touch()
+    monkeypatch.setattr(mark_good, "asked", lambda _: None)
+    assert mark_good.main(["before"]) == 0
+    assert mark_good.noted() is None
+
+
+@pytest.mark.parametrize("said", [{}, {"checks": []}, {"error": "StateDamaged"}, {"checks": "x"}])
+def test_a_doctor_that_finds_out_nothing_calls_nothing_good(said: dict[str, object]) -> None:
+    assert mark_good.faults(said)
+    assert mark_good.faults({"checks": [{}]}) == []
+
+
+def test_nobody_but_root_calls_a_system_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(mark_good, "RUN", tmp_path)
+    (tmp_path / "trial").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for word in ("before", "wait", "overdue"):
+        assert mark_good.main([word]) == 1
+    assert "root alone" in capsys.readouterr().err and not (tmp_path / "heard-before").exists()
 
 
 def test_a_slot_that_was_good_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

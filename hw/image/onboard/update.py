@@ -32,6 +32,8 @@ SETTINGS = Path("/var/lib/edgeagent/agent/edgeagent.toml")
 CONSOLE = Path("/dev/console")
 MANIFEST_MAX = 64 * 1024  # bytes; RAUC's own is below one KiB
 KERNEL = "kernel "  # what a manifest's `build` begins with
+MIB = 1 << 20
+SPARE = 4 * MIB  # bytes that stay free beside the copy of the state
 IMAGE = "image.rootfs"
 SECTIONS = {"update", "bundle", IMAGE}  # of a manifest that make bundle writes
 BEFORE = {"dev": -4, "a": -3, "alpha": -3, "b": -2, "beta": -2, "c": -1, "rc": -1, "pre": -1}  # words of versions before the one they name
@@ -124,6 +126,7 @@ def install(file: Path, *, allow_older: bool) -> None:
     file = Path(os.path.abspath(file))  # a name that begins with a dash is no option of RAUC's
     coming, own = read_bundle(file), release_of(RELEASE.read_text())
     require_fit(coming, own, os.uname().release, allow_older=allow_older)
+    require_room_for_state(SETTINGS.parent)
     leave, refused = RUN / "allow-older", RUN / "refused"
     refused.unlink(missing_ok=True)
     leave.unlink(missing_ok=True)
@@ -163,6 +166,16 @@ def require_good(states: Mapping[str, object]) -> None:
         raise BundleRefused("OnTrial", f"slot {booted} is on trial itself, and the other slot is what it would fall back to", step)
     if state != "good":
         raise BundleRefused("NotGood", f"slot {booted} runs and is {state}", "where it is well all the same: rauc status mark-good")
+
+
+def require_room_for_state(folder: Path) -> None:
+    """Raise BundleRefused where the data partition has no room for the copy of the agent's state that a trial begins with (kept-state)."""
+    old = tuple(folder / f"state{end}" for end in (".before-trial", ".part", ".newer"))  # of a trial before: they go
+    size = SPARE + sum(path.lstat().st_blocks * 512 for path in folder.rglob("*") if not any(path.is_relative_to(one) for one in old))
+    disk = os.statvfs(folder)
+    if (free := disk.f_bavail * disk.f_frsize) < size:
+        why = f"a trial begins with a copy of the agent's state, {size / MIB:.0f} MiB, and the data partition has {free / MIB:.0f} free"
+        raise BundleRefused("NoRoom", why, "make room there: remove bundles that were installed")
 
 
 def slot_states() -> dict[str, object]:
@@ -275,7 +288,7 @@ def require_room(image: Path, environment: Mapping[str, str]) -> None:
         device = environment.get(f"RAUC_SLOT_DEVICE_{number}", "")
         with contextlib.suppress(OSError), open(device, "rb") as slot:
             if size > (room := slot.seek(0, os.SEEK_END)):
-                why = f"its system takes {size / 2**20:.1f} MiB, and the slot has {room / 2**20:.1f}"
+                why = f"its system takes {size / MIB:.1f} MiB, and the slot has {room / MIB:.1f}"
                 raise BundleRefused("TooLarge", why, "make the system smaller: slots have the size that the card was written with")
 
 
