@@ -190,11 +190,30 @@ def test_what_can_not_be_kept_stops_no_start(tmp_path: Path, text: str, capsys: 
     assert not code or "kept-state: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["elsewhere/state", "state"])
+def test_the_unit_finds_a_copy_wherever_the_state_lies(tmp_path: Path, place: str) -> None:
+    """It starts the program only where its glob finds something: a start with nothing to do is none the slower."""
+    unit = (Path(kept_state.__file__).parent / "units/edgeagent-state.service").read_text()
+    assert "\nConditionPathExistsGlob=|/var/lib/edgeagent/agent/*.before-trial\n" in unit
+    state = small(tmp_path)
+    home = state.parent
+    away = (tmp_path if place.startswith("elsewhere") else home) / place
+    if away != state:
+        away.parent.mkdir()
+        state.rename(away)
+        (home / "edgeagent.toml").write_text(f'[device]\ndir = "{away}"\n')
+    assert start(tmp_path, "B", trial=True) == 0
+    assert len(list(home.glob("*.before-trial"))) == 1
+    tried(away)
+    assert start(tmp_path, "A", trial=False) == 0
+    assert not list(home.glob("*.before-trial")) and rows(away / "edgeagent.db") == [1]
+
+
 def test_a_damaged_database_is_kept_as_it_is(tmp_path: Path) -> None:
     state = small(tmp_path)
     (state / "edgeagent.db").write_bytes(b"no database at all" * 100)
     assert start(tmp_path, "B", trial=True) == 0
-    kept = KeptState(state)
+    kept = KeptState(state, state.parent)
     assert kept.slot() == "B" and (kept.kept / "state/edgeagent.db").read_bytes() == b"no database at all" * 100
 
 

@@ -34,7 +34,7 @@ LEFT = ("lock",)  # of the state: says who holds it
 def main() -> int:
     """Keep, drop or take back the state of this board; return an exit code."""
     try:
-        slot, trial, place = (RUN / "slot").read_text().strip(), (RUN / "trial").exists(), KeptState(state_folder(FOLDER))
+        slot, trial, place = (RUN / "slot").read_text().strip(), (RUN / "trial").exists(), KeptState(state_folder(FOLDER), FOLDER)
         place.settle("" if trial and place.slot() == slot else slot)
         if trial and place.slot() != slot:
             place.keep(slot)
@@ -53,9 +53,10 @@ def state_folder(folder: Path) -> Path:
 class KeptState:
     """The state, and beside it its copy of before a trial. Power may go at any moment: a folder is complete once it has its name."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, folder: Path) -> None:
         self.state = state
         self.kept, self.part, self.aside = (state.with_name(f"{state.name}.{end}") for end in ("before-trial", "part", "newer"))
+        self.mark = folder / f"{state.name}.before-trial"  # of the settings; the state may lie elsewhere
 
     def slot(self) -> str:
         """Return the slot for whose trial the copy was made; empty where there is none."""
@@ -69,6 +70,8 @@ class KeptState:
         shutil.rmtree(self.part, ignore_errors=True)
         shutil.rmtree(self.aside, ignore_errors=True)  # of a trial before
         self.part.mkdir(mode=0o700)
+        if not self.mark.is_symlink() and self.mark != self.kept:
+            self.mark.symlink_to(self.kept)  # the unit looks for it there
         copy(self.state, self.part / "state")
         (self.part / "slot").write_text(f"{slot}\n")
         flush(self.part)
@@ -85,6 +88,8 @@ class KeptState:
             self.take_back(copied)
         self.kept.rename(self.part)  # at once: half a copy is none
         shutil.rmtree(self.part)
+        if self.mark.is_symlink():
+            self.mark.unlink()
 
     def newer(self) -> bool:
         """Return whether the state has a database of a later release than the copy's."""
