@@ -31,6 +31,7 @@ broker = "mqtt://{BROKER}"
 
 [train]
 learning_rate = 0.05
+margin = 1000  # each round becomes a version, however little there is left to learn
 
 [[model]]
 name = "{MODEL}"

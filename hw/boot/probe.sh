@@ -55,6 +55,7 @@ echo start >/run/phase
     mkdir -p /run/systemd/system/edgeagent-trial.timer.d
     printf '[Timer]\nOnBootSec=\nOnBootSec=%s\n' "$TRIAL" >/run/systemd/system/edgeagent-trial.timer.d/trial.conf
     systemctl daemon-reload
+    systemctl restart edgeagent-trial.timer # it runs already
 }
 systemctl start --no-block multi-user.target
 until [ -e $port ]; do sleep 0.2; done
@@ -100,6 +101,7 @@ round)
 update)
     chain
     { add "$FIRST" && settled 1; } || failed
+    while [ -e /run/edgeagent-image/trial ]; do sleep 2; done # a system on trial takes no other
     tell "installing $(up)"
     if edgeagent-update install $EXTRA "$here/$BUNDLE" >/run/installed 2>&1; then
         tell "installed $(up)"

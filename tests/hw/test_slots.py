@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,81 @@ def test_the_shell_reads_chooses_and_writes_as_python_does(
     changed = int(chosen != expected)
     assert lines == ["0", said(expected), name[-1], f"{slot} {changed}", "0"]
     assert slots.load(folder)[0] == replace(chosen, serial=(expected.serial + 1) % CIRCLE)
+
+
+def with_body(body: bytes) -> bytes:
+    """Return a copy whose CRC is right, whatever it says."""
+    body = body[: SIZE - 27].ljust(SIZE - 27, b"\n")
+    return f"edgeagent-slots 1 {zlib.crc32(body):08x}\n".encode() + body
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes | None:
+    """A copy as it may be found: whole, cut, grown, changed in its bytes with and without a CRC that fits, or none at all."""
+    whole = draw(anything).encode()
+    at, odd = draw(st.integers(0, 60)), draw(st.sampled_from([b"", b" ", b"\n", b"0", b"\0", b"\r", b"\t", b"\xff", b"*", b"\\", b"$("]))
+    return draw(st.sampled_from([
+        whole, None, whole + odd * at, whole[: at * 9], whole[:at] + odd + whole[at + 1 :],
+        with_body(whole[27 : 27 + at] + odd + whole[28 + at :]),
+        whole.replace(b"slots 1", b"slots 2"), whole.replace(b"\n", b"\r\n"), whole.upper(), b"\0" * SIZE,
+        with_body(whole[27:].replace(b"serial ", b"serial 0", 1)),
+    ]))  # fmt: skip
+
+
+@pytest.mark.parametrize("words", SHELLS, ids=lambda words: words[0])
+@settings(max_examples=10, deadline=None)
+@given(cards=st.lists(st.tuples(mutated(), mutated()), min_size=1, max_size=12))
+def test_the_shell_takes_any_two_copies_as_python_does(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str], cards: list[tuple[bytes | None, bytes | None]]
+) -> None:
+    folder, expected, lines = tmp_path_factory.mktemp("boot"), list[str](), list[str]()
+    for number, copies in enumerate(cards):
+        (folder / str(number)).mkdir()
+        for name, data in zip(COPIES, copies, strict=True):
+            if data is not None:
+                (folder / str(number) / name).write_bytes(data)
+        now, name = slots.load(folder / str(number))
+        slot, chosen = now.choose()
+        expected += [said(now), f"{name[-1]} {slot} {int(chosen != now)}"]
+        lines.append(f"SLOTS_DIR={folder}/{number}; slots_read; {SAID}; next=$S_NEXT; slots_choose; echo $next $S_BOOT $S_CHANGED")
+    assert shell(words, folder, "\n".join(lines)) == expected
+
+
+@pytest.mark.parametrize("words", SHELLS, ids=lambda words: words[0])
+@pytest.mark.parametrize("name", COPIES)
+def test_a_folder_in_a_copys_place_is_passed_over_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], name: str
+) -> None:
+    boot, states = tmp_path / "boot", SlotStates(7, "B", ("good", "good"), (3, 3))
+    boot.mkdir()
+    (boot / COPIES[1 - COPIES.index(name)]).write_bytes(states.encode())
+    (boot / name).mkdir()
+    assert slots.load(boot)[0] == states
+    assert shell(words, boot, f"slots_read; {SAID}; slots_write; echo $?") == [said(states), "1"]
+    assert slots.main(["set-state", "A", "bad"], boot, tmp_path / "lock") == 1
+    assert f"{boot} can't be written" in capsys.readouterr().err
+    assert slots.load(boot)[0] == states
+
+
+@pytest.mark.parametrize("words", SHELLS, ids=lambda words: words[0])
+def test_a_card_that_fails_between_two_looks_leaves_a_new_cards_state_and_no_half_of_one(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / COPIES[1]).write_bytes(SlotStates(7, "B", ("bad", "good"), (0, 3)).encode())
+    (tmp_path / COPIES[0]).write_bytes(b"edgeagent-slots 1 00000000\nserial x\n")
+    # The first look at slots.b finds it whole, the second one does not.
+    once = 'head() { case $3 in */slots.b) [ -z "$seen" ] || return 1; seen=1 ;; esac; command head "$@"; }; seen=""; '
+    assert shell(words, tmp_path, f"{once}slots_read; echo $?; {SAID}; echo $S_NEXT") == ["1", said(SlotStates()), "a"]
+
+
+def test_anybody_may_look_and_root_alone_changes_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shut(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", shut)
+    assert slots.main(["show"], tmp_path, tmp_path / "lock") == 0
+    assert slots.main(["set-primary", "B"], tmp_path, tmp_path / "lock") == 1
+    assert "is this root" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("words", SHELLS, ids=lambda words: words[0])

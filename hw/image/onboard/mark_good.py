@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -33,14 +34,17 @@ OWN = ("kernels", "runtime", "settings", "key", "state", "disk", "model", "unsee
 def main(words: list[str]) -> int:
     if not (RUN / "trial").exists():
         return 0
+    if os.geteuid():
+        print("mark-good: root alone calls a system good", file=sys.stderr)
+        return 1
     match words:
         case ["before"]:
-            (RUN / "heard-before").write_text(str(heard() or 0))
+            note(heard())
         case ["wait"]:
             wait()
         case ["overdue"]:
             say("this system was not called good within ten minutes: the board starts again, and the slot has one try less")
-            subprocess.run(["systemctl", "reboot"], check=False)
+            subprocess.run(["systemctl", "reboot"], check=True)  # where that fails, the unit's failure starts the board anew
         case _:
             print("mark-good: one of before, wait, overdue", file=sys.stderr)
             return 2
@@ -63,15 +67,30 @@ def wait() -> None:
 
 def lacking() -> str:
     """Return what is still missing for the system to be good; empty when nothing is."""
-    before = int((RUN / "heard-before").read_text()) if (RUN / "heard-before").exists() else 0
     if subprocess.run(["systemctl", "is-active", "--quiet", "edgeagent.service"], check=False).returncode:
         return "the agent does not run"
     now = heard()
     if now is None:
         return "edgeagent status does not answer"
-    if now <= before:
+    before = noted()
+    if before is None:  # what was heard before this boot can't be told from what came since: from now on it can
+        note(now)
+    if before is None or now <= before:
         return "the centre has not answered since this boot"
     return "; ".join(faults(asked("doctor")))
+
+
+def note(time: int | None) -> None:
+    """Write down what of the centre was heard until now; nothing where that is not known."""
+    (RUN / "heard-before").write_text("" if time is None else str(time))
+
+
+def noted() -> int | None:
+    """Return what `note` wrote down; None where nothing is known."""
+    try:
+        return int((RUN / "heard-before").read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def heard() -> int | None:
@@ -84,7 +103,10 @@ def faults(said: dict[str, Any] | None) -> list[str]:
     """Return what the agent's doctor finds wrong with the board itself."""
     if said is None:
         return ["edgeagent doctor does not answer"]
-    return [f"{one['what']}: {one['text']}" for one in said["checks"] if one["key"] in OWN and one["ok"] is False]
+    checks = said.get("checks")
+    if not isinstance(checks, list) or not checks:
+        return [f"edgeagent doctor found out nothing: {str(said)[:200]}"]
+    return [f"{one.get('what')}: {one.get('text')}" for one in checks if one.get("key") in OWN and one.get("ok") is False]
 
 
 def asked(command: str) -> dict[str, Any] | None:

@@ -132,8 +132,21 @@ def store(folder: Path, states: SlotStates, name: str) -> None:
 
 def main(words: list[str], folder: Path = BOOT, lock: Path = LOCK) -> int:
     """Answer RAUC; return an exit code."""
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        return answer(words, folder, lock)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"slots: the slots' state in {folder} can't be written: {error}; is this root, are both copies files?", file=sys.stderr)
+        return 1
+
+
+def answer(words: list[str], folder: Path, lock: Path) -> int:
+    """Do what main does. Raises OSError, CalledProcessError for a boot partition that can't be written to."""
+    with contextlib.ExitStack() as opened:
+        try:
+            fcntl.flock(opened.enter_context(lock.open("w")), fcntl.LOCK_EX)
+        except PermissionError:  # anybody may look: a copy that is being written does not count, and the other one does
+            if words[:1] and words[0].startswith("set-"):
+                raise
         now, name = load(folder)
         match words:
             case ["get-primary"]:

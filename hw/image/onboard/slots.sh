@@ -45,8 +45,9 @@ slots_read() {
     slots_take "$SLOTS_DIR/slots.a" && first=$S_SERIAL
     if [ -n "$first" ] && [ -n "$second" ] && [ $(((1000 + second - first) % 1000)) -gt 0 ] && [ $(((1000 + second - first) % 1000)) -lt 500 ]; then first=''; fi
     if [ -n "$first" ]; then S_NEXT=b; return 0; fi
-    if [ -n "$second" ]; then S_NEXT=a; slots_take "$SLOTS_DIR/slots.b"; return; fi
-    S_NEXT=a S_SERIAL=0 S_PRIMARY=A S_A=good S_A_TRIES=$SLOTS_TRIES S_B=bad S_B_TRIES=0
+    S_NEXT=a
+    if [ -n "$second" ] && slots_take "$SLOTS_DIR/slots.b"; then return 0; fi
+    S_SERIAL=0 S_PRIMARY=A S_A=good S_A_TRIES=$SLOTS_TRIES S_B=bad S_B_TRIES=0
     return 1
 }
 
