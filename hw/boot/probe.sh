@@ -31,9 +31,14 @@ add() { # samples of one batch
 
 # Wait until the centre has verified all, and tell what an application opens now.
 settled() {
+    looks=0
     until agent status --json >/run/status 2>/run/status.said &&
         [ "$(field queued </run/status)$(field offered </run/status)$(field unverified </run/status)" = 000 ] &&
-        [ "$(field rounds </run/status)" -ge "$1" ] && [ "$(field new_samples </run/status)" -lt 64 ]; do sleep 3; done
+        [ "$(field rounds </run/status)" -ge "$1" ] && [ "$(field new_samples </run/status)" -lt 64 ]; do
+        looks=$((looks + 1))
+        [ $((looks % 20)) = 0 ] && tell "journal $(journalctl -b -u edgeagent.service -o cat --no-pager -n 4 2>/dev/null | tr '\n' '|')"
+        sleep 3
+    done
     tell "served $(up) $(field version </run/status) $(sha256sum <"$(field served </run/status)" | cut -d' ' -f1)"
 }
 
