@@ -38,30 +38,28 @@ def peak() -> int:
 
 def _let_go_of_code() -> None:
     madvise = ctypes.CDLL(None).madvise
-    here = ctypes.cast(madvise, ctypes.c_void_p).value or 0
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    mapped = list(_mappings())
-    # A program that an emulator runs is shown the emulator's own mappings: its memory lies at other addresses, and would be lost.
-    if any(begin <= here < end for begin, end, _ in mapped):
-        for begin, end, clean in mapped:
-            if clean:
-                madvise(begin, end - begin, _DONTNEED)
+    for begin, end in list(_clean()):
+        madvise(begin, end - begin, _DONTNEED)
 
 
-def _mappings() -> Iterator[tuple[int, int, bool]]:
-    """Yield (begin, end, whether no page of it was ever changed) of the mappings of code that can't be written here."""
+def _clean(process: str = "/proc/self") -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of the mappings of code that can't be written here, and of which no page was ever changed."""
+    # An emulator shows the program that it runs the mappings of that program in `maps`, and its own in `smaps`, a page or more further
+    # on, where something else lies. What stands in one alone is let be.
+    with open(f"{process}/maps", "rb") as f:
+        ours = frozenset(f)
     place: tuple[int, int] | None = None
-    clean = True
-    with open("/proc/self/smaps", "rb") as f:
+    with open(f"{process}/smaps", "rb") as f:
         for line in f:
             if (size := _SIZE.fullmatch(line)) is not None:
                 # What was changed, as an address that was put in when the library was loaded, is anonymous, here or in the swap.
                 if size[1] in (b"Anonymous", b"Swap", b"Private_Dirty", b"Locked") and size[2] != b"0":
-                    clean = False
+                    place = None
             elif _MAPPING.fullmatch(line):
                 if place is not None:
-                    yield *place, clean
-                code = _CODE.fullmatch(line)
-                place, clean = (int(code[1], 16), int(code[2], 16)) if code else None, True
+                    yield place
+                code = _CODE.fullmatch(line) if line in ours else None
+                place = (int(code[1], 16), int(code[2], 16)) if code else None
     if place is not None:
-        yield *place, clean
+        yield place

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import mmap
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,15 +44,15 @@ def test_code_that_a_start_needed_goes_back_and_comes_again_when_it_is_used() ->
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it asks Linux")
-@pytest.mark.parametrize("own", [True, False])
-def test_memory_at_the_addresses_of_another_program_is_let_alone(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An emulator shows the program that it runs its own mappings: what lies at those addresses in the program is something else."""
-    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    page.write(b"needed")
-    begin = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    here = ctypes.cast(ctypes.CDLL(None).madvise, ctypes.c_void_p).value
-    assert here
-    told = [(begin, begin + mmap.PAGESIZE, True), *([(here, here + 1, False)] if own else [])]
-    monkeypatch.setattr(memory, "_mappings", lambda: iter(told))
-    memory.give_back(code=True)
-    assert page[:6] == (bytes(6) if own else b"needed")
+def test_memory_at_the_addresses_of_an_emulator_is_let_alone(tmp_path: Path) -> None:
+    """An emulator shows the program that it runs that one's mappings in `maps` and its own in `smaps`, a page further on."""
+    maps, smaps = (Path("/proc/self", name).read_bytes() for name in ("maps", "smaps"))
+    (tmp_path / "maps").write_bytes(maps)
+    (tmp_path / "smaps").write_bytes(smaps)
+    assert len(list(memory._clean(str(tmp_path)))) > 2
+    (tmp_path / "smaps").write_bytes(re.sub(rb"(?m)^([0-9a-f]+)-([0-9a-f]+) ", _further, smaps))
+    assert list(memory._clean(str(tmp_path))) == []
+
+
+def _further(place: re.Match[bytes]) -> bytes:
+    return b"%08x-%08x " % tuple(int(address, 16) + mmap.PAGESIZE for address in place.groups())
