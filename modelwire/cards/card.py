@@ -235,13 +235,13 @@ def _sum_of_entries(a: tuple[int, int] | None, b: tuple[int, int] | None) -> tup
     return n + m, x + y
 
 
-def _whole(what: str, values: NDArray[Any], samples: int, end: int) -> NDArray[np.int64]:
+def _whole(what: str, values: NDArray[Any], samples: int, end: int) -> NDArray[np.intp]:
     taken = np.asarray(values)
     if taken.shape != (samples,) or taken.dtype.kind not in "iu":
         raise ShapeMismatch(tensor=what, expected=f"integers[{samples}]", got=f"{taken.dtype}{list(taken.shape)}")
     if samples and (taken.min() < 0 or taken.max() >= end):
         raise Malformed(what=what, reason=f"not all are within 0..{end - 1}")
-    return taken.astype(np.int64)
+    return taken.astype(np.intp)  # what numpy counts by: 32 bits on a 32-bit board
 
 
 def _counts(values: Sequence[Any]) -> dict[Any, int]:
