@@ -3,6 +3,7 @@
 
 #include "mw_head_kernels.h"
 #include "mw_math.h"
+#include "mw_mode.h"
 
 #define LINE 16 /* floats of a cache line */
 
@@ -322,8 +323,8 @@ static void learn(frame *f, size_t batch, const mw_mover *mover) {
   }
 }
 
-mw_status mw_head_train(const mw_head *h, const mw_rows *rows, float *weights, float *slots, uint64_t *step, uint32_t count,
-                        float *losses, uint8_t *workspace, size_t length, size_t *at) {
+static MW_APART mw_status train(const mw_head *h, const mw_rows *rows, float *weights, float *slots, uint64_t *step, uint32_t count,
+                                float *losses, uint8_t *workspace, size_t length, size_t *at) {
   frame f;
   *at = 0;
   if (*step > h->steps || count > h->steps - *step) return MW_HEAD;
@@ -352,8 +353,16 @@ mw_status mw_head_train(const mw_head *h, const mw_rows *rows, float *weights, f
   return MW_OK;
 }
 
-mw_status mw_head_infer(const mw_head *h, const mw_rows *rows, const float *weights, float *out, uint8_t *workspace, size_t length,
-                        size_t *at) {
+mw_status mw_head_train(const mw_head *h, const mw_rows *rows, float *weights, float *slots, uint64_t *step, uint32_t count,
+                        float *losses, uint8_t *workspace, size_t length, size_t *at) {
+  const uint64_t mode = mw_keep_subnormals();
+  const mw_status status = train(h, rows, weights, slots, step, count, losses, workspace, length, at);
+  mw_set_mode(mode);
+  return status;
+}
+
+static MW_APART mw_status infer(const mw_head *h, const mw_rows *rows, const float *weights, float *out, uint8_t *workspace, size_t length,
+                                size_t *at) {
   frame f;
   *at = 0;
   mw_status status = begin(&f, h, rows, weights, NULL, workspace, length);
@@ -368,4 +377,12 @@ mw_status mw_head_infer(const mw_head *h, const mw_rows *rows, const float *weig
       if (to[i] != to[i]) to[i] = mw_float(0x7fc00000u); /* processors differ in the sign of a NaN that they make */
   }
   return MW_OK;
+}
+
+mw_status mw_head_infer(const mw_head *h, const mw_rows *rows, const float *weights, float *out, uint8_t *workspace, size_t length,
+                        size_t *at) {
+  const uint64_t mode = mw_keep_subnormals();
+  const mw_status status = infer(h, rows, weights, out, workspace, length, at);
+  mw_set_mode(mode);
+  return status;
 }

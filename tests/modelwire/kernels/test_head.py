@@ -383,3 +383,40 @@ def test_a_processor_that_flushes_subnormals_is_refused(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, tmp_path / "flush.so"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["refused", "refused"], done.stderr
+
+
+SMALL = """
+import ctypes, hashlib, sys
+import numpy as np
+from modelwire import _core
+from modelwire.output_head_settings import OutputHeadSettings
+
+library = ctypes.CDLL(sys.argv[1])
+library.mode.restype = ctypes.c_uint
+if sys.argv[2] == "flush":
+    library.flush()
+before = library.mode() & 0x8040
+rng = np.random.default_rng(5)
+recipe = OutputHeadSettings(20, 3, 12, batch=8)
+x = (rng.standard_normal((40, 20)) * 2.0**-130).astype(np.float32) if before == 0 else None
+x = np.frombuffer(open(sys.argv[3], "rb").read(), np.float32) if x is None else x.reshape(-1)
+open(sys.argv[3], "wb").write(x.tobytes())  # made while nothing is flushed
+w, y = np.zeros(63, np.float32), np.arange(40, dtype=np.uint32) % 3
+w[:60] = 2.0**-7
+out = _core.head_infer(recipe, x, w, scale=1.0)
+losses = _core.head_train(recipe, x, y, w, np.zeros(0, np.float32), scale=1.0, step=0, count=12)
+print(before, library.mode() & 0x8040, hashlib.sha256(out.tobytes() + w.tobytes() + losses.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64" or not shutil.which("gcc"), reason="needs gcc and x86-64")
+def test_a_runtime_that_flushes_subnormals_changes_no_bit_and_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "flush.c").write_text(FLUSH + "unsigned mode(void) { return _mm_getcsr(); }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "flush.so", tmp_path / "flush.c"], check=True)
+    said = []
+    for way in ("keep", "flush"):
+        words = [sys.executable, "-c", SMALL, tmp_path / "flush.so", way, tmp_path / "x"]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert not done.returncode, done.stderr
+        said.append(done.stdout.split())
+    assert said == [["0", "0", said[0][2]], [str(0x8040), str(0x8040), said[0][2]]]
