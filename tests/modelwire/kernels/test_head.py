@@ -388,7 +388,7 @@ def test_a_processor_that_flushes_subnormals_is_refused(tmp_path: Path) -> None:
 SMALL = """
 import ctypes, hashlib, sys
 import numpy as np
-from modelwire import _core
+from modelwire._core import kernel
 from modelwire.output_head_settings import OutputHeadSettings
 
 library = ctypes.CDLL(sys.argv[1])
@@ -403,8 +403,8 @@ x = np.frombuffer(open(sys.argv[3], "rb").read(), np.float32) if x is None else 
 open(sys.argv[3], "wb").write(x.tobytes())  # made while nothing is flushed
 w, y = np.zeros(63, np.float32), np.arange(40, dtype=np.uint32) % 3
 w[:60] = 2.0**-7
-out = _core.head_infer(recipe, x, w, scale=1.0)
-losses = _core.head_train(recipe, x, y, w, np.zeros(0, np.float32), scale=1.0, step=0, count=12)
+out = kernel.head_infer(recipe, x, w, scale=1.0)
+losses = kernel.head_train(recipe, x, y, w, np.zeros(0, np.float32), scale=1.0, step=0, count=12)
 print(before, library.mode() & 0x8040, hashlib.sha256(out.tobytes() + w.tobytes() + losses.tobytes()).hexdigest())
 """
 
