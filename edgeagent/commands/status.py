@@ -12,7 +12,7 @@ from edgeagent.link import certificate, link_state, unread
 from edgeagent.planning.conditions import longest_wait
 from edgeagent.planning.telling import because
 from edgeagent.rounds import journal
-from edgeagent.service import befallen
+from edgeagent.service import befallen, counting
 from edgeagent.settings.reading import Loaded
 from edgeagent.settings.units import say_seconds
 from edgeagent.state.folder import ousted
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> Answer:
             "month": befallen.month_document(device, time.time()), "flash": befallen.flash_document(device, time.time()),
             "link": None if said is None else asdict(said), "unread": None if large is None else asdict(large),
             "other_fleet": held.foreign.hex() if held is not None else "", "heard": held.time if held is not None else 0,
+            "answered_in_boot": counting.answered_in(device.database) if device.database is not None else "",
             "claim_refused": claim_refused(device.database) if device.database is not None else "",
         }  # fmt: skip
         lines = [*disk_lines(device), *unseen_lines(loaded, device)]

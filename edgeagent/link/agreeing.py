@@ -37,6 +37,7 @@ class Agreement:
         self._lineage, self._trust, self._rng = lineage, trust, rng
         self._asked: dict[bytes, Asked] = {}  # by the nonce of a hello
         self.in_doubt = False  # a welcome said that the centre holds less than it once did
+        self.answered = False  # whether any hello of this run was
 
     def forget(self) -> None:
         """Start anew on a fresh connection: no hello so far is answered any more."""
@@ -68,6 +69,7 @@ class Agreement:
     def witness(self, w: Welcome) -> None:
         """Keep what a welcome says of time and log, and say once what is odd about it."""
         asked = self._asked.get(numbers.nonce_in(w.more))
+        self.answered |= asked is not None
         if odd := self._trust.saw(w.time, w.log, since=asked.link if asked else None):
             _log.warning("%s", odd)
 

@@ -83,7 +83,7 @@ class Session:
         self._verify = Backoff(link.resend, link.resend_max, rng)
         self._verify_due = self._hold_until = self._pause = 0.0
         self._refusals = Backoff(link.resend, link.resend_max, rng)
-        self._agreement = Agreement(lineage, side.trust, rng)
+        self.agreement = Agreement(lineage, side.trust, rng)
         self._foreign = ""  # what was said last of a head of the centre's that is not known here
         self._challenge, self._challenged = b"", 0  # to be said back; times, since the last welcome of another kind
         self._pace = UplinkPace(lineage.link_figures)
@@ -102,7 +102,7 @@ class Session:
     @property
     def welcomed(self) -> bool:
         """Whether the centre has said ok, and holds what it once said it holds."""
-        return self._welcomed and not self._agreement.in_doubt
+        return self._welcomed and not self.agreement.in_doubt
 
     # What happens to it.
 
@@ -119,7 +119,7 @@ class Session:
         self._online = self._answered = self._welcomed = False
         self._challenged = 0
         self.deploying.unlinked()
-        self._agreement.forget()
+        self.agreement.forget()
         self._on_the_way.clear()
         self._sent.clear()
         self._uploads.clear()
@@ -233,7 +233,7 @@ class Session:
         head = self.lineage.head()
         claim, serial = self._side.enrolling.said(head.welcome)
         certificate = self._side.certificate
-        more = {**self._agreement.ask(), **serial, **(certificate.said() if certificate else {})}
+        more = {**self.agreement.ask(), **serial, **(certificate.said() if certificate else {})}
         self._send(
             "hello",
             Hello(
@@ -326,22 +326,22 @@ class Session:
         if key_in(w) not in (b"", self.lineage.board.key.public):
             _log.debug("%s: a welcome to another key was ignored: somebody says hello in this name", self.name)
             return
-        if self._agreement.stale(w.more):
+        if self.agreement.stale(w.more):
             _log.debug("%s: a welcome that answers no hello of this connection was ignored", self.name)
             return
         self._side.take_certificate(w)
-        fresh, wall = self._agreement.answers(w.more), int(self._side.wall())
+        fresh, wall = self.agreement.answers(w.more), int(self._side.wall())
         with self.lineage.outbox.transaction():  # one commit: each is a flush, and wears the disk
-            self._agreement.witness(w)
+            self.agreement.witness(w)
             before, wished = self.lineage.head(), self.lineage.wish()
             if w.status != CHALLENGE:
                 self._answered, self._challenge, self._challenged = True, b"", 0
-            said = self.lineage.welcome(w, wall, fresh=fresh, held=self._agreement.held_then(w.more))
+            said = self.lineage.welcome(w, wall, fresh=fresh, held=self.agreement.held_then(w.more))
             went_back = said == REWOUND and fresh
             if said == REWOUND:
-                said, self._resend_due = self._agreement.go_back(w, wall), now if fresh else self._resend_due
+                said, self._resend_due = self.agreement.go_back(w, wall), now if fresh else self._resend_due
             elif fresh:
-                self._agreement.take_missing(w)
+                self.agreement.take_missing(w)
         if (wish := self.lineage.wish()) != wished:
             _log.info("%s: the centre holds %s", self.name, f"its last model, @{wish.version}" if wish else "no last model of it")
         self._welcomed = self._welcomed and w.status in (OK, CHALLENGE)
@@ -358,7 +358,7 @@ class Session:
             self._hello.reset()
             self._hello_due = now if went_back else now + self._side.link.hello_every  # the next one asks again, or tells what is lost
         level = logging.INFO if w.status in (OK, CHALLENGE) else logging.WARNING
-        if (before.epoch, before.welcome) == (w.epoch, w.status) and not self._agreement.in_doubt:
+        if (before.epoch, before.welcome) == (w.epoch, w.status) and not self.agreement.in_doubt:
             level = logging.DEBUG
         if said.startswith(FOREIGN) and said != self._foreign:
             level, self._foreign = logging.WARNING, said  # once, not at each hello
@@ -369,12 +369,12 @@ class Session:
         outbox = self.lineage.outbox
         row = outbox.find(r.epoch, r.version, r.commit)
         if row is None:
-            if self._agreement.replaced(r):
+            if self.agreement.replaced(r):
                 return
             _log.warning("%s: a receipt (%s) for @%d of epoch %d, which is none of ours", self.name, r.level.value, r.version, r.epoch)
             return
         if row["state"] in CONCLUDED:
-            if self._agreement.settle(row, r):
+            if self.agreement.settle(row, r):
                 self._verify.reset()
                 self._verify_due = now + self._side.link.resend
             return

@@ -1,11 +1,12 @@
 """What a running agent keeps count of beside its work: the month's bytes, what is written to the disk, messages
-that were let go unread, and how far its clock is off."""
+that were let go unread, how far its clock is off, and in which boot the centre answered last."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeagent.board.budget import TrainingWait
@@ -27,6 +28,7 @@ NEXT_DAY = "the next day (UTC), or a higher budget.flash_bytes_a_day"
 EVERY = 5.0  # seconds between two looks: they read the database
 SMALLER = "board-smaller"
 OFF = 86_400.0  # seconds from the centre's clock beyond which this board's is wrong
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("edgeagent")
 
 
@@ -40,6 +42,7 @@ class BoardCounts:
         self.unread = UnreadTally(device.database, clock.wall)
         self._due = 0.0
         self._heard: tuple[int, float] | None = None  # the centre's newest time, and monotonic seconds at which it was heard
+        self._answered = ""  # the boot in which the centre answered, once it did in this run
         self._off: str | None = None  # what was said of the clock in this run; None before it was compared
         self._spent = self._wore = ""
 
@@ -60,6 +63,7 @@ class BoardCounts:
         wall = self._clock.wall()
         if self._look_at_clock(wall, now):
             self.month.set_right(wall)
+        self._look_for_answers(sessions)
         self._look_at_month(sessions)
         self.month.look(wall, now)
         self._flash.look(wall, now)
@@ -121,6 +125,12 @@ class BoardCounts:
         self._off = ""
         return True
 
+    def _look_for_answers(self, sessions: Collection[Session]) -> None:
+        """Keep the name of this boot once the centre has answered a hello of this run: a system on trial is called good by it."""
+        if not self._answered and any(session.agreement.answered for session in sessions):
+            self._answered = boot()
+            _keep(self._device.database, "answered", self._answered)
+
     def _look_at_month(self, sessions: Collection[Session]) -> None:
         held = [error for session in sessions if (error := session.leaving.spent() or session.leaving.silenced()) is not None]
         text = held[0].message if held else ""
@@ -148,6 +158,20 @@ def written_counted(device: DeviceFolder) -> Iterator[FlashCount]:
 def _keep(database: Database, key: str, text: str) -> None:
     with suppress(ModelWireError):  # for people: nothing stands on it
         database.run("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", key, text)
+
+
+def boot() -> str:
+    """Return the kernel's name for this boot, a UUID; "unknown" where it gives none."""
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def answered_in(database: Database) -> str:
+    """Return the boot in which the centre last answered a hello of this device; empty where it never did."""
+    row = database.maybe("SELECT value FROM meta WHERE key='answered'")
+    return str(row[0]) if row is not None else ""
 
 
 def clock_off(database: Database) -> str:

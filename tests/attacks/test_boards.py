@@ -64,7 +64,7 @@ def grown(r: Rig, rounds: int = 1) -> None:
 
 def open_nonce(r: Rig) -> dict[str, Any]:
     """Return what answers a hello that is open."""
-    return {numbers.NONCE: r.agent.sessions["tiny"]._agreement.ask()[numbers.NONCE]}
+    return {numbers.NONCE: r.agent.sessions["tiny"].agreement.ask()[numbers.NONCE]}
 
 
 def standing(r: Rig) -> tuple[object, ...]:

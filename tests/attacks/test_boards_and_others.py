@@ -408,7 +408,7 @@ def test_a_flood_of_records_with_wrong_seals_takes_no_room_and_no_answer(tmp_pat
                 refused += 1
         assert refused == len(flood) and standing(r) == before and len(r.centre.up) == said
         now = r.device.database.number("SELECT count(*) FROM answer") + r.device.database.number("SELECT count(*) FROM version")
-        assert now == rows and len(r.agent.sessions["tiny"]._agreement._asked) <= 8
+        assert now == rows and len(r.agent.sessions["tiny"].agreement._asked) <= 8
 
 
 def test_a_recording_with_any_byte_changed_is_refused_by_name(tmp_path: Path, clock: FakeClock) -> None:

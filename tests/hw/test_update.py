@@ -345,7 +345,7 @@ def test_what_the_image_holds_is_complete(tmp_path: Path) -> None:
     assert update.release_of((tmp_path / "etc/edgeagent-image").read_text()) == OWN
     assert "by-partuuid/00001234-02" in (tmp_path / "etc/rauc/system.conf").read_text()
     units = list((tmp_path / "lib/systemd/system").iterdir())
-    assert len(units) == 5
+    assert len(units) == 4
     for unit in units:
         for line in unit.read_text().splitlines():
             if line.startswith("ExecStart="):
@@ -367,7 +367,7 @@ def test_nothing_of_the_agent_runs_before_its_state_was_kept_or_taken_back(tmp_p
     put(tmp_path, OWN, b"PEM", 0x1234)
     unit = (tmp_path / "lib/systemd/system/edgeagent-state.service").read_text()
     before = next(line for line in unit.splitlines() if line.startswith("Before=")).removeprefix("Before=").split()
-    assert {"edgeagent-provision.service", "edgeagent-heard.service", "edgeagent.service"} <= set(before)
+    assert {"edgeagent-provision.service", "edgeagent.service"} <= set(before)
     assert "\nUser=edgeagent\n" in unit, "the agent's folder is the agent's: nothing of root's follows a link there"
 
 
@@ -391,12 +391,14 @@ def test_a_board_without_room_for_the_copy_of_its_state_is_told_before_anything_
 # What calls a system good.
 
 
-def trial(folder: Path, monkeypatch: pytest.MonkeyPatch, *, active: bool, heard: int | None, doctor: dict[str, object] | None) -> str:
-    """Return what is lacking on a board on trial, of which the centre was last heard at 1000 before the boot."""
+def trial(folder: Path, monkeypatch: pytest.MonkeyPatch, *, active: bool, answered: str | None, doctor: dict[str, object] | None) -> str:
+    """Return what is lacking on a board on trial, in its boot of that name."""
     monkeypatch.setattr(mark_good, "RUN", folder)
-    (folder / "heard-before").write_text("1000")
+    monkeypatch.setattr(mark_good, "BOOT", folder / "boot")
+    (folder / "boot").write_text("this boot\n")
     monkeypatch.setattr(mark_good.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 0 if active else 3}))
-    monkeypatch.setattr(mark_good, "asked", lambda command: doctor if command == "doctor" else None if heard is None else {"heard": heard})
+    status = None if answered is None else {"answered_in_boot": answered} if answered else {}
+    monkeypatch.setattr(mark_good, "asked", lambda command: doctor if command == "doctor" else status)
     return mark_good.lacking()
 
 
@@ -407,45 +409,21 @@ ILL: dict[str, object] = {"checks": [{"key": "runtime", "what": "runtime", "ok":
 
 
 @pytest.mark.parametrize(
-    ("active", "heard", "doctor", "lacks"),
+    ("active", "answered", "doctor", "lacks"),
     [
-        (True, 1001, WELL, ""),
-        (False, 1001, WELL, "the agent does not run"),
-        (True, 1000, WELL, "the centre has not answered since this boot"),
+        (True, "this boot", WELL, ""),
+        (False, "this boot", WELL, "the agent does not run"),
+        (True, "another boot", WELL, "the centre has not answered since this boot"),
+        (True, "", WELL, "the centre has not answered since this boot"),
         (True, None, WELL, "edgeagent status does not answer"),
-        (True, 1001, ILL, "runtime: no wheel"),
-        (True, 1001, None, "edgeagent doctor does not answer"),
+        (True, "this boot", ILL, "runtime: no wheel"),
+        (True, "this boot", None, "edgeagent doctor does not answer"),
     ],
 )
 def test_a_system_is_good_once_the_agent_is_well_and_the_centre_has_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, active: bool, heard: int | None, doctor: dict[str, object] | None, lacks: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, active: bool, answered: str | None, doctor: dict[str, object] | None, lacks: str
 ) -> None:
-    assert trial(tmp_path, monkeypatch, active=active, heard=heard, doctor=doctor) == lacks
-
-
-@pytest.mark.parametrize("noted", [None, "", "x"])
-def test_where_it_is_not_known_what_was_heard_before_the_boot_only_what_comes_after_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: str | None
-) -> None:
-    times = iter([1000, 1000, 1001])
-    monkeypatch.setattr(mark_good, "RUN", tmp_path)
-    if noted is not None:
-        (tmp_path / "heard-before").write_text(noted)
-    monkeypatch.setattr(mark_good.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 0}))
-    monkeypatch.setattr(mark_good, "asked", lambda command: WELL if command == "doctor" else {"heard": next(times)})
-    said = [mark_good.lacking() for _ in range(3)]
-    assert said == ["the centre has not answered since this boot"] * 2 + [""]
-
-
-def test_what_was_heard_before_is_not_taken_for_nothing_where_the_agent_does_not_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mark_good, "RUN", tmp_path)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    (tmp_path / "trial").touch()
-    monkeypatch.setattr(mark_good, "asked", lambda _: None)
-    assert mark_good.main(["before"]) == 0
-    assert mark_good.noted() is None
+    assert trial(tmp_path, monkeypatch, active=active, answered=answered, doctor=doctor) == lacks
 
 
 @pytest.mark.parametrize("said", [{}, {"checks": []}, {"error": "StateDamaged"}, {"checks": "x"}])
@@ -458,13 +436,13 @@ def test_nobody_but_root_calls_a_system_good(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(mark_good, "RUN", tmp_path)
     (tmp_path / "trial").touch()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    for word in ("before", "wait", "overdue"):
+    for word in ("wait", "overdue"):
         assert mark_good.main([word]) == 1
-    assert "root alone" in capsys.readouterr().err and not (tmp_path / "heard-before").exists()
+    assert "root alone" in capsys.readouterr().err
 
 
 def test_a_slot_that_was_good_is_never_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mark_good, "RUN", tmp_path)
     monkeypatch.setattr(mark_good.subprocess, "run", lambda *words, **_: pytest.fail(f"it ran {words}"))
-    for word in ("before", "wait", "overdue"):
+    for word in ("wait", "overdue"):
         assert mark_good.main([word]) == 0

@@ -13,8 +13,8 @@ HERE = Path(__file__).parent
 LIBRARY = "usr/lib/edgeagent-image"
 UNITS = "lib/systemd/system"
 WANTED = {
-    "edgeagent-heard.service": "multi-user.target", "edgeagent-mark-good.service": "multi-user.target",
-    "edgeagent-state.service": "multi-user.target", "edgeagent-trial.timer": "sysinit.target",
+    "edgeagent-mark-good.service": "multi-user.target", "edgeagent-state.service": "multi-user.target",
+    "edgeagent-trial.timer": "sysinit.target",
 }  # fmt: skip
 
 

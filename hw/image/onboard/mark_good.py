@@ -1,11 +1,10 @@
 #!/usr/bin/python3
 """Calls the booted system good once it has shown that it is: its agent runs and is well, and the centre has answered since this boot.
 
-    mark-good before     before the agent starts: note what of the centre was heard until now
-    mark-good wait       after it has started: wait for both, then tell RAUC
+    mark-good wait       after the agent's start: wait for both, then tell RAUC
     mark-good overdue    ten minutes after the boot: a system that is still on trial is left by a reboot, which costs it a try
 
-A slot that was good before stays good, whatever the broker does: all three do nothing then. It stands alone: the image holds it as
+A slot that was good before stays good, whatever the broker does: both do nothing then. It stands alone: the image holds it as
 /usr/lib/edgeagent-image/mark-good.
 """
 
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 RUN = Path("/run/edgeagent-image")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 FOLDER = "/var/lib/edgeagent/agent"
 SLOTS = "/usr/lib/edgeagent-image/slots"
 CONSOLE = Path("/dev/console")
@@ -38,15 +38,13 @@ def main(words: list[str]) -> int:
         print("mark-good: root alone calls a system good", file=sys.stderr)
         return 1
     match words:
-        case ["before"]:
-            note(heard())
         case ["wait"]:
             wait()
         case ["overdue"]:
             say("this system was not called good within ten minutes: the board starts again, and the slot has one try less")
             subprocess.run(["systemctl", "reboot"], check=True)  # where that fails, the unit's failure starts the board anew
         case _:
-            print("mark-good: one of before, wait, overdue", file=sys.stderr)
+            print("mark-good: one of wait, overdue", file=sys.stderr)
             return 2
     return 0
 
@@ -69,34 +67,12 @@ def lacking() -> str:
     """Return what is still missing for the system to be good; empty when nothing is."""
     if subprocess.run(["systemctl", "is-active", "--quiet", "edgeagent.service"], check=False).returncode:
         return "the agent does not run"
-    now = heard()
-    if now is None:
+    said = asked("status")
+    if said is None:
         return "edgeagent status does not answer"
-    before = noted()
-    if before is None:  # what was heard before this boot can't be told from what came since: from now on it can
-        note(now)
-    if before is None or now <= before:
+    if said.get("answered_in_boot") != BOOT.read_text().strip():
         return "the centre has not answered since this boot"
     return "; ".join(faults(asked("doctor")))
-
-
-def note(time: int | None) -> None:
-    """Write down what of the centre was heard until now; nothing where that is not known."""
-    (RUN / "heard-before").write_text("" if time is None else str(time))
-
-
-def noted() -> int | None:
-    """Return what `note` wrote down; None where nothing is known."""
-    try:
-        return int((RUN / "heard-before").read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def heard() -> int | None:
-    """Return the newest time that the centre has said, by its own clock; None where that can't be known."""
-    said = asked("status")
-    return int(said["heard"]) if said is not None and isinstance(said.get("heard"), int) else None
 
 
 def faults(said: dict[str, Any] | None) -> list[str]:

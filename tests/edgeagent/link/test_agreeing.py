@@ -321,7 +321,7 @@ def test_what_a_hello_knew_to_be_held_counts_without_what_was_refused_since(tmp_
     with rig(tmp_path / "d", c) as r:
         fill(r.device)
         r.run(Goal(rounds=3, timeout=60))
-        asked = r.agent.sessions["tiny"]._agreement
+        asked = r.agent.sessions["tiny"].agreement
         hello = {numbers.NONCE: asked.ask()[numbers.NONCE]}
         assert asked.held_then(hello) == 3
         with r.lineage.outbox.transaction():  # the refusal overtakes the answer

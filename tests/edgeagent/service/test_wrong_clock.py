@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeagent.service import counting
 from edgeagent.service.goal import Goal
 from tests.edgeagent.boards import Rig, ScriptedModel, centre, fill, rig
 from tests.edgeagent.centre import FakeClock
@@ -68,3 +69,18 @@ def test_a_clock_that_jumps_in_the_middle_of_a_round_changes_nothing_of_it(tmp_p
         assert steps[0] >= 5 and r.states() == {1: "verified"}
         r.serve(1500)
         assert len(r.states()) >= 2 and states(r) == {"verified"}, "the next round comes by the time that has passed"
+
+
+def test_the_boot_in_which_the_centre_answered_is_known_whatever_clock_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, kernel = FakeClock(), tmp_path / "boot_id"
+    monkeypatch.setattr(counting, "BOOT", kernel)
+    said, year = centre(clock), [3_800_000_000]  # the centre's clock is a hundred years off, and is set right later
+    said._now = lambda: year[0]  # type: ignore[method-assign]
+    for name, answers in (("first", True), ("second", False), ("third", True)):
+        kernel.write_text(f"{name}\n")
+        said.drop_down = lambda record, answers=answers: not answers  # type: ignore[misc]
+        with rig(tmp_path / "d", said) as r:
+            before = counting.answered_in(r.device.database)
+            r.serve(30)
+            assert counting.answered_in(r.device.database) == (name if answers else before)
+        year[0] = 1_800_000_000
