@@ -28,7 +28,8 @@ from .answer import add_folder, disk_document, disk_lines, key_lines, load, loca
 
 NAME = "status"
 HELP = "Say what this device serves, what of it is known at the centre, and what waits. Works while the agent runs."
-TOLD_HERE = ("key-changed", "clock-off", "board-smaller", "month-spent", "flash-spent")  # the others have lines of their own
+# The others have lines of their own.
+TOLD_HERE = ("key-changed", "clock-off", "board-smaller", "system-refused", "system-left", "month-spent", "flash-spent")
 EXAMPLES = ("edgeagent status", "edgeagent status --dir pi-7 --json")
 
 

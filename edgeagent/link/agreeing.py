@@ -38,11 +38,20 @@ class Agreement:
         self._asked: dict[bytes, Asked] = {}  # by the nonce of a hello
         self.in_doubt = False  # a welcome said that the centre holds less than it once did
         self.answered = False  # whether any hello of this run was
+        self.beside: Mapping[str, str] = {}  # troubles that are not in the database
+        self._told: Mapping[str, str] = {}
 
     def forget(self) -> None:
         """Start anew on a fresh connection: no hello so far is answered any more."""
         self._asked.clear()
         self.in_doubt = False
+
+    def has_news(self) -> bool:
+        """Return whether there is a trouble that the last hello did not tell of in these words."""
+        return not self._troubles().items() <= self._told.items()
+
+    def _troubles(self) -> dict[str, str]:
+        return {**self._lineage.troubles(), **self.beside}
 
     def ask(self) -> dict[str, cbor.Value]:
         """Return what a new hello says in `more`."""
@@ -51,7 +60,8 @@ class Agreement:
         while len(self._asked) > KEPT:
             del self._asked[next(iter(self._asked))]
         witness = {numbers.WITNESS: link.encode()} if link else {}
-        return {numbers.NONCE: nonce, **self._lineage.doubts.said(), **witness, **troubles_said(self._lineage.troubles())}
+        self._told = self._troubles()
+        return {numbers.NONCE: nonce, **self._lineage.doubts.said(), **witness, **troubles_said(self._told)}
 
     def stale(self, more: Mapping[str, cbor.Value]) -> bool:
         """Return whether this is an answer, and to another hello than one that is open: somebody says it again, or very late."""

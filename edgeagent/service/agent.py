@@ -114,7 +114,7 @@ class Agent:
                 self._watched.turn(lambda: told(self.device, self._link, self._disk.trouble, self._told, self._round))
                 self._check_time(goal)
                 with self._disk.minded():
-                    self._counts.turn(self.sessions.values())
+                    self._counts.turn(self.sessions.values(), self._disk.trouble)
                     self._listen(boot)
                     self._yield(goal)
                 now = self.clock.monotonic()

@@ -17,7 +17,7 @@ from edgeagent.state.lineage import FORKED, welcomed_key
 from edgeagent.state.looking import SPOOL_GONE, Glance
 from edgeagent.troubles.noted import NotedTrouble, all_noted
 from edgeagent.troubles.table import trouble
-from edgeagent.troubles.told import told
+from edgeagent.troubles.told import told, told_by_system
 from edgecommon import disk
 from edgecommon.disk import FileSystem
 from edgecommon.sqlite import Database
@@ -49,7 +49,8 @@ class Befallen:
 
 def befallen(device: Glance, now: float) -> list[Befallen]:
     """Return the troubles of a board whose folder can be looked into. now: Unix seconds."""
-    return [*_of_disk(device), *_of_database(device, now)]
+    of_system = (Befallen(name, text) for name, text in told_by_system().items())
+    return [*_of_disk(device), *of_system, *_of_database(device, now)]
 
 
 def _of_disk(device: Glance) -> Iterator[Befallen]:

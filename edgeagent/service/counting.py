@@ -16,16 +16,19 @@ from edgeagent.spending.flash import FlashCount
 from edgeagent.spending.month import Month
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.system.clock import Clock
-from edgeagent.troubles.told import tell
+from edgeagent.troubles import naming
+from edgeagent.troubles.table import trouble
+from edgeagent.troubles.told import tell, told_by_system
 from edgecommon import disk
 from edgecommon.sqlite import Database
-from modelwire.errors import ModelWireError
+from modelwire.errors import DiskUnwritable, LinkError, ModelWireError
 
 if TYPE_CHECKING:
     from edgeagent.link.session import Session
 
 NEXT_DAY = "the next day (UTC), or a higher budget.flash_bytes_a_day"
 EVERY = 5.0  # seconds between two looks: they read the database
+TELL_EVERY = 60.0  # seconds between two hellos of nothing but a trouble: one may come and go
 SMALLER = "board-smaller"
 OFF = 86_400.0  # seconds from the centre's clock beyond which this board's is wrong
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -45,6 +48,7 @@ class BoardCounts:
         self._answered = ""  # the boot in which the centre answered, once it did in this run
         self._off: str | None = None  # what was said of the clock in this run; None before it was compared
         self._spent = self._wore = ""
+        self._tell_again = 0.0
 
     def begin(self) -> None:
         now = self._clock.monotonic()
@@ -54,12 +58,13 @@ class BoardCounts:
         self._tell_budget()
         self._due = now
 
-    def turn(self, sessions: Collection[Session]) -> None:
-        """Look, when it is time to. Raises DiskUnwritable."""
+    def turn(self, sessions: Collection[Session], waits_for: DiskUnwritable | None = None) -> None:
+        """Look, when it is time to. waits_for: the trouble of the disk that the agent waits for. Raises DiskUnwritable."""
         now = self._clock.monotonic()
         if now < self._due:
             return
         self._due = now + EVERY
+        self._tell_centre(sessions, waits_for, now)
         wall = self._clock.wall()
         if self._look_at_clock(wall, now):
             self.month.set_right(wall)
@@ -124,6 +129,20 @@ class BoardCounts:
             _keep(self._device.database, "clock", "")
         self._off = ""
         return True
+
+    def _tell_centre(self, sessions: Collection[Session], waits_for: DiskUnwritable | None, now: float) -> None:
+        """Have a hello said where there is a trouble that the centre was not told of: the next one may be an hour off."""
+        name = naming.name_of(waits_for) if waits_for is not None else ""
+        known = trouble(name)
+        beside = {**told_by_system(), **({name: known.seen} if known is not None else {})}
+        for session in sessions:
+            session.agreement.beside = beside
+        news = [session for session in sessions if session.welcomed and session.agreement.has_news()]
+        if news and now >= self._tell_again:
+            self._tell_again = now + TELL_EVERY
+            for session in news:
+                with suppress(LinkError):  # it goes with the next connection
+                    session.say_hello(now)
 
     def _look_for_answers(self, sessions: Collection[Session]) -> None:
         """Keep the name of this boot once the centre has answered a hello of this run: a system on trial is called good by it."""

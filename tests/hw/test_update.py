@@ -76,7 +76,8 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A board's files in a folder, with OWN as its system and kernel; rauc holds its root key."""
     keys.make(tmp_path / "keys")
     put(tmp_path / "root", OWN, (tmp_path / "keys/root.pem").read_bytes(), 0xED9E0001)
-    places = {"HERE": "root/usr/lib/edgeagent-image", "RELEASE": "root/etc/edgeagent-image", "RUN": "run", "CONSOLE": "console"}
+    places = {"HERE": "root/usr/lib/edgeagent-image", "RELEASE": "root/etc/edgeagent-image"}
+    places |= {name: name.lower() for name in ("RUN", "CONSOLE", "COMING", "TOLD")}
     for name, path in places.items():
         monkeypatch.setattr(update, name, tmp_path / path)
     monkeypatch.setattr(update, "require_root", lambda: None)
@@ -294,6 +295,41 @@ def test_what_rauc_says_of_a_failure_is_passed_on(board: Path, capsys: pytest.Ca
     assert update.main(["install", str(file)]) == 1
     assert "NotInstalled: Installation error: no space; " in capsys.readouterr().err
     assert (board / "run/refused").read_text().startswith("NotInstalled")
+
+
+def test_the_centre_is_told_of_a_refusal_until_another_system_comes(board: Path) -> None:
+    (board / "root.img").touch()
+    with pytest.raises(BundleRefused, match="OtherBoard"):
+        update.check_mounted(mounted(board, bundle.manifest(replace(OWN, compatible="edgeagent-rpi4")).encode()))
+    assert (board / "told/system-refused").read_text().startswith("OtherBoard: the bundle is for edgeagent-rpi4")
+    assert update.main(["install", str(board / "none.raucb")]) == 1
+    assert (board / "told/system-refused").read_text().startswith("OtherBoard"), "a slip of who types a command is nobody else's"
+    update.check_mounted(mounted(board, bundle.manifest(FITS).encode()))
+    assert not (board / "told/system-refused").exists()
+
+
+def test_the_centre_is_told_of_a_system_that_was_left(board: Path) -> None:
+    (board / "root.img").touch()
+    assert update.main(["told"]) == 0 and not (board / "told").exists(), "no system was to come"
+    update.check_mounted(mounted(board, bundle.manifest(FITS).encode()))
+    stand(board, "B", slots.SlotStates(4, "B", ("good", "trial"), (3, 2)))
+    (board / "run/trial").touch()
+    assert update.main(["told"]) == 0 and not (board / "told/system-left").exists(), "nothing is known on trial"
+    stand(board, "A", slots.SlotStates(5, "A", ("good", "bad"), (3, 0)))
+    (board / "run/trial").unlink()
+    for _ in range(2):  # at each start
+        assert update.main(["told"]) == 0
+        assert (board / "told/system-left").read_text() == f"{FITS.version} was to be the next system, and {OWN.version} runs\n"
+        (board / "told/system-left").unlink()
+    update.check_mounted(mounted(board, bundle.manifest(FITS).encode()))
+    stand(board, "B", slots.SlotStates(8, "B", ("good", "good"), (3, 3)))
+    assert update.main(["told"]) == 0 and not (board / "told/system-left").exists() and not (board / "coming").exists()
+
+
+@pytest.mark.parametrize("text", ["", "\n", "B", "Z 1.0\n", "\x00\x01"])
+def test_a_torn_note_of_the_system_that_was_to_come_stops_no_boot(board: Path, text: str) -> None:
+    (board / "coming").write_text(text)
+    assert update.main(["told"]) == 0
 
 
 def test_versions_that_come_before_the_one_they_name_are_older() -> None:

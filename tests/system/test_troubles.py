@@ -22,11 +22,14 @@ from edgeagent.settings import reading
 from edgeagent.spending import flash
 from edgeagent.state.folder import open_folder
 from edgeagent.state.looking import look_at
+from edgeagent.troubles import told
 from edgeagent.troubles.naming import name_of
 from edgeagent.troubles.noted import all_noted
 from edgeagent.troubles.table import TABLE
 from edgecommon import disk
 from modelwire.errors import DiskUnwritable, ModelWireError, SessionTaken, StateDamaged
+from modelwire.wire.more import troubles_in, troubles_said
+from modelwire.wire.records import Hello
 from tests.disks import small_disk
 from tests.edgeagent import boards
 from tests.edgeagent.centre import FakeClock
@@ -44,6 +47,8 @@ ELSEWHERE = {  # which test shows the troubles that no file brings about
     "variant-damaged": "test_a_base_that_lies_damaged_beside_the_served_one_is_let_go_of",
     "passive-damaged": "test_a_base_that_lies_damaged_beside_the_served_one_is_let_go_of",
     "flash-spent": "test_a_day_whose_bytes_to_the_disk_are_spent_is_named",
+    "system-refused": "test_what_the_system_tells_of_itself_is_named",
+    "system-left": "test_what_the_system_tells_of_itself_is_named",
     "board-smaller": "test_a_board_that_is_smaller_than_its_settings_is_named",
 }
 
@@ -254,6 +259,41 @@ def test_a_day_whose_bytes_to_the_disk_are_spent_is_named(tmp_path: Path, monkey
         with look_at(reading.load(tmp_path / "d" / reading.FILE, environment={}, flags={})) as device:
             assert [one.id for one in befallen(device, clock.wall())] == ["flash-spent"]
         assert r.states() == {1: "verified"}, "nothing else waits"
+
+
+def test_what_the_system_tells_of_itself_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(told, "SYSTEM", tmp_path / "told")
+    (tmp_path / "told").mkdir()
+    (tmp_path / "told/system-left").write_text("2.0 was to be the next system, and 1.4.0 runs\n")
+    clock = FakeClock()
+    with boards.rig(tmp_path / "d", boards.centre(clock)) as r:
+        r.serve(20)
+        (tmp_path / "told/system-refused").write_text("OtherBoard: \x1b[31mit is for another\n" + "x" * 9999)
+        r.serve(100)
+        said = [troubles_in(record.more) for _, record in r.centre.up if isinstance(record, Hello)]
+        assert all(one["system-left"] == "2.0 was to be the next system, and 1.4.0 runs" for one in said[-2:])
+        assert said[-1]["system-refused"].startswith("OtherBoard: ?[31mit is for another x"), "the next hello is an hour off"
+        assert len(said) <= 6
+        with look_at(reading.load(tmp_path / "d" / reading.FILE, environment={}, flags={})) as device:
+            assert [one.id for one in befallen(device, clock.wall())] == ["system-refused", "system-left"]
+
+
+@pytest.mark.parametrize("stands", ["a pipe", "a folder", "a link to nowhere", "nothing", "bytes", "another id"])
+def test_whatever_stands_where_the_system_tells_is_read_or_passed_over(tmp_path: Path, stands: str) -> None:
+    place = tmp_path / "system-left"
+    if stands == "a pipe":
+        os.mkfifo(place)
+    elif stands == "a folder":
+        place.mkdir()
+    elif stands == "a link to nowhere":
+        place.symlink_to(tmp_path / "none")
+    elif stands == "bytes":
+        place.write_bytes(bytes(range(256)) * 40)
+    elif stands == "another id":
+        (tmp_path / "disk-full").write_text("x")
+    found = told.told_by_system(tmp_path)
+    assert list(found) == (["system-left"] if stands == "bytes" else [])
+    assert all(text and text.isprintable() and troubles_in(troubles_said({name: text})) for name, text in found.items())
 
 
 def test_a_board_that_is_smaller_than_its_settings_is_named(tmp_path: Path) -> None:

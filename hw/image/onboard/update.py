@@ -4,6 +4,7 @@
     edgeagent-update install FILE [--allow-older]     RAUC then boots the other slot, on trial
     edgeagent-update status [--json]                  what is booted, what is wanted, the last refusal
     edgeagent-update check                            RAUC asks this before it writes anything (pre-install handler)
+    edgeagent-update told                             at each start: has the agent tell the centre of a system that was left
 
 It stands alone: the image holds it as /usr/sbin/edgeagent-update, with nothing of ours beside it.
 """
@@ -29,6 +30,9 @@ HERE = Path("/usr/lib/edgeagent-image")
 RELEASE = Path("/etc/edgeagent-image")  # version=, compatible= and kernel= of the system that runs
 RUN = Path("/run/edgeagent-image")
 SETTINGS = Path("/var/lib/edgeagent/agent/edgeagent.toml")
+COMING = Path("/data/system/coming")  # slot and version of the system that is to be the next one
+TOLD = Path("/run/edgeagent-told")  # what the agent tells the centre of: a file for each trouble
+UNTOLD = ("Busy", "NoBundle")  # of who types a command, who sees it
 CONSOLE = Path("/dev/console")
 MANIFEST_MAX = 64 * 1024  # bytes; RAUC's own is below one KiB
 KERNEL = "kernel "  # what a manifest's `build` begins with
@@ -68,6 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     status_verb = verbs.add_parser("status", help="what is booted, what is wanted, what was refused")
     status_verb.add_argument("--json", action="store_true", help="one JSON document")
     verbs.add_parser("check", help="asked by RAUC before it writes")
+    verbs.add_parser("told", help="at each start: what became of the last update, for the centre")
     args = parser.parse_args(argv)
     try:
         if args.verb == "install":
@@ -79,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
                 raise refusal(e.name, e.text, e.step) from None
         elif args.verb == "check":
             check_mounted(os.environ)
+        elif args.verb == "told":
+            tell_of_last()
         else:
             show(as_json=args.json)
     except BundleRefused as e:
@@ -239,6 +246,7 @@ def check_mounted(environment: Mapping[str, str]) -> None:
         require_plain(set(parser.sections()) - {"update", "bundle"}, hooked=any("hooks" in parser[one] for one in parser.sections()))
         require_fit(coming, release_of(RELEASE.read_text()), os.uname().release, allow_older=older_allowed())
         require_room(Path(mounted) / Path(parser[IMAGE]["filename"]).name, environment)
+        note_coming(coming)
     except (OSError, UnicodeDecodeError, configparser.Error, KeyError) as e:
         raise refusal("BundleDamaged", f"its manifest can't be read: {e!r}", "make it anew") from e
     except BundleRefused as e:
@@ -250,7 +258,45 @@ def refusal(name: str, text: str, step: str) -> BundleRefused:
     with contextlib.suppress(OSError):
         RUN.mkdir(exist_ok=True)
         (RUN / "refused").write_text(f"{name}: {text}; {step}\n")
+    if name not in UNTOLD:
+        tell_centre("system-refused", f"{name}: {text}")
     return BundleRefused(name, text, step)
+
+
+def note_coming(coming: SystemRelease) -> None:
+    """Note which system is to be the next one; of one before it the centre is told no more."""
+    for name in ("system-refused", "system-left"):
+        tell_centre(name, "")
+    with contextlib.suppress(OSError):
+        part = COMING.with_name("coming.new")
+        with part.open("w") as file:
+            file.write(f"{'A' if slot_booted() == 'B' else 'B'} {coming.version}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(COMING)
+
+
+def tell_of_last() -> None:
+    """Have the centre told of a system that did not become the one that runs; forget the one that did. On trial nothing is known yet."""
+    slot, _, version = COMING.read_text().strip().partition(" ") if COMING.exists() else ("", "", "")
+    if not slot or (RUN / "trial").exists():
+        return
+    if slot == slot_booted():
+        COMING.unlink()
+    else:
+        tell_centre("system-left", f"{version} was to be the next system, and {release_of(RELEASE.read_text()).version} runs")
+
+
+def tell_centre(trouble: str, text: str) -> None:
+    """Have the agent tell the centre of a trouble; an empty text: no more."""
+    with contextlib.suppress(OSError):
+        TOLD.mkdir(mode=0o755, exist_ok=True)
+        if text:
+            part = TOLD / f".{trouble}"
+            part.write_text(f"{text}\n")
+            part.replace(TOLD / trouble)
+        else:
+            (TOLD / trouble).unlink(missing_ok=True)
 
 
 def parsed(text: str) -> configparser.ConfigParser:

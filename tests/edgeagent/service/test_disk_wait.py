@@ -20,7 +20,8 @@ from edgeagent.system.clock import Clock
 from edgeagent.system.notice import notice_of
 from edgecommon import files
 from modelwire.errors import DiskUnwritable
-from modelwire.wire.records import Wait
+from modelwire.wire.more import troubles_in
+from modelwire.wire.records import Hello, Wait, Welcome
 from tests.disks import SmallDisk, small_disk
 from tests.edgeagent.boards import centre, command, fill, rig
 from tests.edgeagent.by_hand import one
@@ -63,6 +64,24 @@ def test_rounds_go_on_when_there_is_room_and_no_number_is_used_twice(
         assert set(r.states().values()) == {"verified"}
 
 
+def test_the_centre_is_told_of_a_full_disk_at_once(small: SmallDisk, clock: FakeClock) -> None:
+    c = centre(clock)
+    with rig(small.path / "d", c, train__min_samples="1000") as r:
+
+        def fill_up() -> None:
+            small.fill()
+            r.agent._disk.begin(DiskUnwritable(path=small.path, reason="", disk="", fix=""))
+
+        c.after(90, fill_up)
+        r.serve(200)
+        said = [troubles_in(record.more) for _, record in c.up if isinstance(record, Hello)]
+        assert "disk-full" not in said[0] and said[-1]["disk-full"] == "the disk takes nothing more: it is full, or over a quota"
+        c.after(1, small.free)
+        r.serve(4000)
+        said = [troubles_in(record.more) for _, record in c.up if isinstance(record, Hello)]
+        assert "disk-full" not in said[-1], "an hour later it is over"
+
+
 def test_what_the_centre_says_meanwhile_is_taken_afterwards_in_its_order(small: SmallDisk, clock: FakeClock) -> None:
     c, acknowledged, held = centre(clock), list[str](), list[int]()
     plain = c.acknowledge
@@ -79,6 +98,7 @@ def test_what_the_centre_says_meanwhile_is_taken_afterwards_in_its_order(small: 
             small.fill()
             r.agent._disk.begin(DiskUnwritable(path=small.path, reason="", disk="", fix=""))
             acknowledged.clear()  # the welcome's
+            c.drop_down = lambda record: isinstance(record, Welcome)  # the answer to the hello that tells of it
 
         c.after(5, fill_up)
         c.after(6, lambda: c.push(Wait("home", "pi-7", "tiny", 0, 50, "first")))
