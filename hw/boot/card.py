@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +66,8 @@ def settings_of(fleet_key: bytes, claim: bytes, model: bytes, mode: str = "") ->
     return {"edgeagent.toml": settings.encode(), "fleet.pub": fleet_key, "board.claim": claim, f"{MODEL}.tflite": model}
 
 
-def disc(folder: Path, plan: Mapping[str, str | int], batches: range, bundle: Path | None = None) -> Path:
-    """Return the test's disc, a squashfs: its script, its plan, samples, a bundle. folder: where it is made."""
+def disc(folder: Path, plan: Mapping[str, str | int], batches: range, bundles: Sequence[Path] = ()) -> Path:
+    """Return the test's disc, a squashfs: its script, its plan, samples, bundles. folder: where it is made."""
     content, out = folder / "disc", folder / "disc.squashfs"
     shutil.rmtree(content, ignore_errors=True)
     (content / "samples").mkdir(parents=True)
@@ -76,8 +76,8 @@ def disc(folder: Path, plan: Mapping[str, str | int], batches: range, bundle: Pa
     for number in batches:
         x, y = samples(number)
         np.savez(content / "samples" / f"{number}.npz", x=x, y=y)
-    if bundle is not None:
-        os.link(bundle, content / "bundle.raucb")
+    for bundle in bundles:
+        os.link(bundle, content / bundle.name)
     out.unlink(missing_ok=True)
     words = ["mksquashfs", str(content), str(out), "-noappend", "-quiet", "-no-progress", "-noD", "-noF"]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)

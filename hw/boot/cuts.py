@@ -194,9 +194,9 @@ class Ordeal:
         """Start the board with a plan, with samples that it has not seen."""
         first, count = self._batch, 12
         self._batch += count
-        whole = {"TRIAL": "", "EXTRA": "", "FIRST": first, "BATCHES": count, "BUNDLE": "bundle.raucb", **plan}
+        whole = {"TRIAL": "", "EXTRA": "", "FIRST": first, "BATCHES": count, "BUNDLE": bundle.name if bundle else "", **plan}
         self._keep(centre)
-        board.switch_on(centre.port, card.disc(self.work, whole, range(first, first + count), bundle))
+        board.switch_on(centre.port, card.disc(self.work, whole, range(first, first + count), [bundle] if bundle else []))
 
     def _hear(self, board: Board, pattern: str) -> str:
         return board.facts.wait(pattern, PATIENCE, lambda: board.on)[0]

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The test's script on an emulated board, on a disc of its own: the image has nothing of it. What it finds goes to the test's port, a line each.
-# `plan` beside it says what to do: PLAN=boot, round or update, and PHASES, BATCHES, PAUSE, BUNDLE, TRIAL.
+# `plan` beside it says what to do: PLAN=boot, round, update, look, bad or room, and PHASES, BATCHES, PAUSE, BUNDLE, BUNDLES, TRIAL.
 here=/run/trial port=/dev/virtio-ports/trial dir=/var/lib/edgeagent/agent group=/sys/fs/cgroup/system.slice/edgeagent.service
 . $here/plan
 
@@ -65,6 +65,25 @@ echo start >/run/phase
 systemctl start --no-block multi-user.target
 until [ -e $port ]; do sleep 0.2; done
 tell "up $(up) slot $(cat /run/edgeagent-image/slot) trial $([ -e /run/edgeagent-image/trial ] && echo 1 || echo 0) $(grep ^version= /etc/edgeagent-image)"
+install() { # a bundle of the disc: by its name, what came of it
+    if edgeagent-update install $EXTRA "$here/$1" >/run/installed 2>&1; then tell "installed $(up) $2"; else
+        tell "refused $(up) $2 $(grep '^edgeagent-update: ' /run/installed | tail -n 1)"
+        return 1
+    fi
+}
+reached() { # a board that boots whatever it finds has its console and its journal
+    until systemctl -q is-active getty.target; do sleep 1; done
+    tell "reached $(up)"
+}
+
+case $PLAN in
+look) reached ;;
+room) # the data partition is full: the board comes up with it, then somebody makes room
+    reached
+    sleep 30
+    rm -f /data/fill
+    ;;
+esac
 until [ -e $dir/edgeagent.toml ]; do sleep 1; done
 tell "provisioned $(up)"
 n=0
@@ -108,12 +127,20 @@ update)
     { add "$FIRST" && settled 1; } || failed
     while [ -e /run/edgeagent-image/trial ]; do sleep 2; done # a system on trial takes no other
     tell "installing $(up)"
-    if edgeagent-update install $EXTRA "$here/$BUNDLE" >/run/installed 2>&1; then
-        tell "installed $(up)"
-        systemctl reboot
-    else
-        tell "refused $(up) $(grep '^edgeagent-update: ' /run/installed | tail -n 1)"
-    fi
+    install "$BUNDLE" "$BUNDLE" && systemctl reboot
     ;;
+bad)
+    { add "$FIRST" && settled 1; } || failed
+    for name in $BUNDLES; do
+        install "$name.raucb" "$name"
+        sleep 90 # the centre is told within a minute
+    done
+    dd if=/dev/zero of=/data/fill bs=1M 2>/dev/null
+    dd if=/dev/zero of=/data/fill bs=4k oflag=append conv=notrunc 2>/dev/null
+    sync
+    tell "filled $(up) $(df -k /data | tail -n 1)"
+    add 1
+    ;;
+room) add "$FIRST" ;;
 esac
 wait
