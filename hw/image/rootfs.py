@@ -74,6 +74,7 @@ def furnish(root: Path, *, version: str) -> None:
     _link(root / "root/.ssh", "/run/edgeagent-image/ssh")
     (root / "root").chmod(0o700)
     (root / "etc/issue").write_text("edgeagent image " + version + " \\n \\l\n\n")
+    _link(root / "etc/issue.d", "/run/issue.d")  # agetty passes /run/issue.d over where there is an /etc/issue
     for unit in ENABLED:
         _enable(root, unit)
     for unit in MASKED:
