@@ -119,6 +119,8 @@ class Ordeal:
             if kind == "update":
                 self._hear(board, r"^(?:installing|installed|refused) .*$")
             time.sleep(after)
+            if refused := board.facts.find(r"^refused .*$"):
+                raise RuntimeError(f"the board takes no update, and nothing is shown of cuts in one: {refused[0]}")
         ran = board.cut()
         row = {"cut": number, "kind": kind, "after_s": round(after, 1), "up_s": round(board.up, 1), "off_before": not ran}
         row["installed"] = bool(board.facts.find(r"^installed .*$"))
