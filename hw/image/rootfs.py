@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hw import foreign
@@ -21,7 +21,7 @@ ENABLED = (
 MASKED = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer", "e2scrub_all.timer", "e2scrub_reap.service",
     "systemd-firstboot.service", "systemd-machine-id-commit.service", "systemd-remount-fs.service",
-    "systemd-networkd-wait-online.service",
+    "systemd-networkd-wait-online.service", "wpa_supplicant.service", "dbus-fi.w1.wpa_supplicant1.service",
 )  # fmt: skip
 
 
@@ -31,17 +31,25 @@ def unpack(tar: Path, out: Path) -> None:
     _run("tar", "-xf", tar, "-C", out, "--numeric-owner", "--xattrs", "--exclude=./dev/*")
 
 
-def add_modules(root: Path, kernel: Path, version: str) -> None:
-    """Copy the kernel's modules, without the trees that no board here has a use for, and list them anew."""
+def add_modules(root: Path, kernel: Path, version: str, firmware: Iterable[str] = ()) -> None:
+    """Copy the kernel's modules, without the trees that no board here has a use for, and list them anew. firmware: patterns of files.
+
+    Raises LookupError for a pattern that no file has: a radio would be without what it asks for.
+    """
     source, target = kernel / "lib/modules" / version, root / "lib/modules" / version
     skipped = {source / "kernel" / one for one in PRUNED}
     shutil.copytree(source, target, symlinks=True, ignore=lambda folder, names: [n for n in names if Path(folder, n) in skipped])
     for link in ("build", "source"):
         (target / link).unlink(missing_ok=True)
     _run("depmod", "-b", root, version)
-    for dtbs in ("usr/lib/firmware", "lib/firmware"):
-        if (kernel / dtbs).is_dir():
-            shutil.copytree(kernel / dtbs, root / dtbs, symlinks=True, dirs_exist_ok=True)
+    place = kernel / "lib/firmware"
+    for pattern in firmware:
+        if not (found := sorted(place.glob(pattern))):
+            raise LookupError(f"Debian's package no longer has {pattern}; hw/image/targets.py names it")
+        for path in found:
+            to = root / path.relative_to(kernel)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, to, follow_symlinks=False)
 
 
 def add_package(root: Path, package: Path, environment: Mapping[str, str]) -> None:
