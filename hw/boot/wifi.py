@@ -4,7 +4,7 @@ Two virtual radios stand in for the board's own and for an access point (mac8021
 point is told the passphrase, WPA2; the board has to find the network that wifi.toml names and to be given an address there. Three boots:
 with a wifi.toml of odd letters and firmware of a radio; with neither, from what was kept; with a broken wifi.toml, as if it were not there.
 
-Prints one JSON document: seconds from power on to the network (joined_s), and from the radio to the network (radio_to_joined_s) of each boot.
+Prints one JSON document: of each boot, seconds from power on to the network (joined_s), from the radio to it (radio_to_joined_s).
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ def boots(image: Path, work: Path) -> dict[str, Any]:
     work.mkdir(parents=True, exist_ok=True)
     own = work / "card.img"
     card.copy(image / "disk.img", own)
-    files = {"probe.sh": SCRIPT.read_bytes(), "passphrase": PASSPHRASE.encode(), "mac80211_hwsim.ko": hwsim(image), "ap.conf": access_point()}
-    disc = card.disc(work, {}, range(0), files=files)
+    files = {"probe.sh": SCRIPT.read_bytes(), "passphrase": PASSPHRASE.encode(), "ap.conf": access_point()}
+    disc = card.disc(work, {}, range(0), files={**files, "mac80211_hwsim.ko": hwsim(image)})
     board = Board(Images(own, image / "vmlinuz", image / "initrd", APPEND), work)
     rows, wrong = list[dict[str, Any]](), list[str]()
-    for name, put in (("first", {"wifi.toml": (TOML + ELSEWHERE).encode(), RADIO: RADIO_TEXT}), ("kept", {}), ("broken", {"wifi.toml": BROKEN.encode()})):
+    puts = {"first": {"wifi.toml": (TOML + ELSEWHERE).encode(), RADIO: RADIO_TEXT}, "kept": {}, "broken": {"wifi.toml": BROKEN.encode()}}
+    for name, put in puts.items():
         card.put(own, put)
         if name == "kept":
             card.remove(own, RADIO)
@@ -87,10 +88,12 @@ def booted(board: Board, disc: Path) -> tuple[dict[str, float], Mapping[str, str
 
 def judged(name: str, said: Mapping[str, str], left: bytes | None) -> list[str]:
     """Return what of a boot is not as it should be. left: wifi.toml as the card holds it afterwards."""
+    taken = '.*2 networks taken, country DE; the file was erased.*"error": "".*'
+    reports = {"first": taken, "kept": "", "broken": ".*hiden is not known.*"}
     wanted = {
-        "before": r"\S+ failed 0 supplicants 0 .*", "kept": "600 root +wpa_supplicant.conf ", "secret": "0", "path": "/data/system/firmware",
-        "firmware": RADIO_TEXT.decode(), "joined": r"\S+ (\S+) WPA2-PSK CCMP \1", "end": "failed ",
-        "report": {"first": '.*2 networks taken, country DE; the file was erased.*"error": "".*', "kept": "", "broken": ".*hiden is not known.*"}[name],
+        "before": r"\S+ failed 0 supplicants 0 .*", "kept": "600 root +wpa_supplicant.conf ", "secret": "0",
+        "path": "/data/system/firmware", "firmware": RADIO_TEXT.decode(), "report": reports[name],
+        "joined": r"\S+ (\S+) WPA2-PSK CCMP \1", "end": "failed ",
     }  # fmt: skip
     out = [f"{kind}: {said.get(kind)!r}" for kind, pattern in wanted.items() if not re.fullmatch(pattern, said.get(kind, "-"))]
     if left != (BROKEN.encode() if name == "broken" else None):
@@ -100,8 +103,9 @@ def judged(name: str, said: Mapping[str, str], left: bytes | None) -> list[str]:
 
 def access_point() -> bytes:
     """Return the access point's configuration: it is told name and passphrase as they are."""
-    network = f'\tssid={SSID.encode().hex()}\n\tpsk="{PASSPHRASE}"\n\tmode=2\n\tfrequency=2412\n\tkey_mgmt=WPA-PSK\n\tproto=RSN\n\tpairwise=CCMP\n'
-    return f"network={{\n{network}\tignore_broadcast_ssid=1\n}}\n".encode()
+    network = (f"ssid={SSID.encode().hex()}", f'psk="{PASSPHRASE}"', "mode=2", "frequency=2412", "ignore_broadcast_ssid=1")
+    rows = (*network, "key_mgmt=WPA-PSK", "proto=RSN", "pairwise=CCMP")
+    return "\n".join(["network={", *rows, "}", ""]).encode()
 
 
 def hwsim(image: Path) -> bytes:

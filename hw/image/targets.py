@@ -69,7 +69,8 @@ PRUNED = (
         "amazon", "microsoft", "aquantia", "freescale", "broadcom/bnxt", "broadcom/bnx2x", "broadcom/bnx2.ko", "broadcom/tg3.ko",
     )),
     *(f"drivers/net/wireless/{maker}" for maker in (
-        "mac80211_hwsim.ko", "broadcom/b43", "broadcom/b43legacy", "broadcom/brcm80211/brcmsmac", "ath", "intel", "marvell", "mediatek", "ralink", "realtek", "rsi", "ti", "st", "quantenna", "microchip", "silabs", "purelifi",
+        "mac80211_hwsim.ko", "broadcom/b43", "broadcom/b43legacy", "broadcom/brcm80211/brcmsmac",
+        "ath", "intel", "marvell", "mediatek", "ralink", "realtek", "rsi", "ti", "st", "quantenna", "microchip", "silabs", "purelifi",
     )),
     "fs/xfs", "fs/btrfs", "fs/ocfs2", "fs/gfs2", "fs/ceph", "fs/cifs", "fs/nfs", "fs/nfsd", "fs/smb", "fs/jfs", "fs/reiserfs", "fs/f2fs",
     "fs/ubifs", "fs/afs", "fs/dlm", "fs/ksmbd", "fs/orangefs", "net/ceph", "net/openvswitch", "net/dccp", "net/sctp", "net/rds", "net/tipc",

@@ -14,7 +14,8 @@ LIBRARY = "usr/lib/edgeagent-image"
 UNITS = "lib/systemd/system"
 WANTED = {
     "edgeagent-heard.service": "multi-user.target", "edgeagent-mark-good.service": "multi-user.target",
-    "edgeagent-state.service": "multi-user.target", "edgeagent-trial.timer": "sysinit.target", "edgeagent-wifi.service": "multi-user.target",
+    "edgeagent-state.service": "multi-user.target", "edgeagent-trial.timer": "sysinit.target",
+    "edgeagent-wifi.service": "multi-user.target",
 }  # fmt: skip
 
 

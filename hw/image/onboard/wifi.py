@@ -19,7 +19,7 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,8 @@ def parse(data: bytes, path: Path) -> tuple[str, list[WifiNetwork]]:
     country = _country(table.get("country"), path)
     rows = table.get("network", [])
     if not 1 <= len(rows) <= NETWORKS_MAX:
-        raise WifiRefused(f"{path}: it names {len(rows) or 'no'} networks; 1 to {NETWORKS_MAX} may be", "begin each with a line [[network]]")
+        reason = f"{path}: it names {len(rows) or 'no'} networks, and 1 to {NETWORKS_MAX} may be"
+        raise WifiRefused(reason, "begin each with a line [[network]]")
     networks = list[WifiNetwork]()
     for number, row in enumerate(rows, 1):
         where = f"{path}, network {number}"
@@ -185,7 +186,7 @@ def parse(data: bytes, path: Path) -> tuple[str, list[WifiNetwork]]:
     return country, networks
 
 
-def require_kinds(table: dict[str, Any], known: dict[str, type], where: str, text: str, number: int) -> None:
+def require_kinds(table: dict[str, Any], known: Mapping[str, type], where: str, text: str, number: int) -> None:
     """Raise WifiRefused for a key that is not known, and for a value of another kind. number: of the network, 0 outside."""
     for key, value in table.items():
         shown = ascii(key[:40])[1:-1]
