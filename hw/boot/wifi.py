@@ -103,7 +103,7 @@ def judged(name: str, said: Mapping[str, str], left: bytes | None) -> list[str]:
 
 def access_point() -> bytes:
     """Return the access point's configuration: it is told name and passphrase as they are."""
-    network = (f"ssid={SSID.encode().hex()}", f'psk="{PASSPHRASE}"', "mode=2", "frequency=2412", "ignore_broadcast_ssid=1")
+    network = (f"ssid={SSID.encode().hex()}", f'psk="{PASSPHRASE}"', "mode=2", "frequency=2412")
     rows = (*network, "key_mgmt=WPA-PSK", "proto=RSN", "pairwise=CCMP")
     return "\n".join(["network={", *rows, "}", ""]).encode()
 

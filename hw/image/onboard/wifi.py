@@ -94,7 +94,7 @@ def take_networks() -> list[str]:
         return []
     path = BOOT / name
     data = read_file(path, FILE_MAX)
-    begun = (PLACE / ERASING).exists()
+    begun = erasing(len(data))
     if not data.strip(b"\0") or (begun and b"\0" in data):  # power went while it was erased; no text holds such a byte
         erase(path)
         (PLACE / ERASING).unlink(missing_ok=True)
@@ -107,7 +107,8 @@ def take_networks() -> list[str]:
     count = f"{len(networks)} network{'s' * (len(networks) > 1)}"
     says = f"{FILE}: {count} taken, country {country}{', in place of those before' * (before and not begun)}"
     try:
-        mark_erasing()
+        # What a power cut leaves of the file is then known for what it is.
+        write(PLACE / ERASING, f"{len(data)}\n".encode(), 0o600)
         erase(path)
         (PLACE / ERASING).unlink()
     except OSError as error:
@@ -141,13 +142,19 @@ def read_file(path: Path, most: int) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError as error:
         raise WifiRefused(f"{path}: {error.strerror}", "put the file itself there") from None
-    with os.fdopen(handle, "rb") as file:
+    try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise WifiRefused(f"{path}: it is no file", "put the file itself there")
         if found.st_size > most:
             raise WifiRefused(f"{path}: it has {found.st_size:,} bytes, and at most {most:,} are read", "copy a smaller one there")
-        data = file.read(most + 1)
+        data = b""
+        while len(data) <= most and (part := os.read(handle, most + 1 - len(data))):
+            data += part
+    except OSError as error:
+        raise WifiRefused(f"{path}: {error.strerror}", "write the card anew, or take another one") from None
+    finally:
+        os.close(handle)
     if not data or len(data) > most:
         raise WifiRefused(f"{path}: it is empty, or grew while it was read", "copy it there anew")
     return data
@@ -289,19 +296,23 @@ def write(path: Path, data: bytes, mode: int) -> None:
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    with os.fdopen(handle, "wb") as file:
+    try:
         os.fchmod(handle, mode)
-        file.write(data)
-        file.flush()
+        while data:
+            data = data[os.write(handle, data) :]
         os.fsync(handle)
+    finally:
+        os.close(handle)
     part.replace(path)
     flush(path.parent)
 
 
-def mark_erasing() -> None:
-    """Note that the file is being erased, before it is: what a power cut leaves of it is then known for what it is."""
-    (PLACE / ERASING).touch(mode=0o600)
-    flush(PLACE)
+def erasing(size: int) -> bool:
+    """Return whether a file of this size was being erased when the board was last on."""
+    try:
+        return (PLACE / ERASING).read_bytes() == f"{size}\n".encode()
+    except OSError:
+        return False
 
 
 def erase(path: Path) -> None:
