@@ -27,7 +27,7 @@ from .console import Silent
 from .emulator import Board, Images
 
 SCRIPT = Path(__file__).with_name("wifi.sh")
-SSID, PASSPHRASE = '"Café\\ }\'$(x) #', 'a "b\\ c\' $d #e'
+SSID, PASSPHRASE = '"Café\\ }\'$(x) #', 'a "b\\ c\' $d ,e'
 TOML = f"country = 'de'\n[[network]]\nssid = {json.dumps(SSID)}\npassphrase = {json.dumps(PASSPHRASE)}\nhidden = true\n"
 ELSEWHERE = '[[network]]\nssid = "elsewhere"\npsk = "' + "0f" * 32 + '"\npriority = 5\n'
 RADIO, RADIO_TEXT = "firmware/brcmfmac43436-sdio.bin", b"of no radio"
@@ -91,7 +91,7 @@ def judged(name: str, said: Mapping[str, str], left: bytes | None) -> list[str]:
     taken = '.*2 networks taken, country DE; the file was erased.*"error": "".*'
     reports = {"first": taken, "kept": "", "broken": ".*hiden is not known.*"}
     wanted = {
-        "before": r"\S+ failed 0 supplicants 0 .*", "kept": "600 root +wpa_supplicant.conf ", "secret": "0",
+        "before": r"\S+ failed 0 supplicants 0 .*", "kept": "600 root +wpa_supplicant.conf ", "secret": "0", "cycles": "0",
         "path": "/data/system/firmware", "firmware": RADIO_TEXT.decode(), "report": reports[name],
         "joined": r"\S+ (\S+) WPA2-PSK CCMP \1", "end": "failed ",
     }  # fmt: skip

@@ -15,7 +15,8 @@ systemctl start --no-block multi-user.target
 until [ -e $port ]; do sleep 0.2; done
 tell "up $(up)"
 until systemctl -q is-active edgeagent-provision.service; do sleep 0.5; done # it comes after what is looked at here
-tell "before $(up) failed $(systemctl --failed --no-legend --plain | wc -l) supplicants $(pidof wpa_supplicant | wc -w) took $(systemctl show -P ExecMainStatus -P ActiveState edgeagent-wifi.service | tr '\n' ' ')"
+tell "before $(up) failed $(systemctl --failed --no-legend --plain | wc -l) supplicants $(pidof wpa_supplicant | wc -w) taken $(systemctl show -P ActiveState edgeagent-wifi.service)"
+tell "cycles $(journalctl -b --no-pager -o cat | grep -c 'ordering cycle')"
 tell "kept $(stat -c '%a %U' $conf | tr '\n' ' ') $(ls -A /data/system/wifi | tr '\n' ' ')"
 tell "boot $(ls /boot/firmware | tr '\n' ' ')"
 tell "secret $(grep -rlF -e "$(cat $here/passphrase)" /data /run/edgeagent-image /run/issue.d 2>/dev/null | wc -l)"

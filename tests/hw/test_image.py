@@ -337,6 +337,14 @@ def test_two_builds_that_differ_in_a_byte_are_told(monkeypatch: pytest.MonkeyPat
     assert twice.compare("qemu-arm64")["equal"] is (second == "same")
 
 
+def test_no_socket_waits_for_a_service_that_waits_for_sockets() -> None:
+    """systemd ends such a cycle by leaving a unit out, now this one and now that: SSH, Wi-Fi, or what sets the board up."""
+    for file in (Path(rootfs.__file__).parent / "overlay/etc/systemd/system").glob("*.socket"):
+        lines = file.read_text().splitlines()
+        waits = [line for line in lines if line.startswith("After=") and ".service" in line]
+        assert not waits or "DefaultDependencies=no" in lines, file.name
+
+
 def test_the_console_shows_the_agents_warnings_and_not_its_other_lines() -> None:
     """Units that speak there as a whole have their lines at a level that gets there; the agent gives each line its own level."""
     places = [Path(rootfs.__file__).parent / "overlay/etc/systemd", Path(rootfs.__file__).parent / "onboard/units"]
@@ -348,5 +356,5 @@ def test_the_console_shows_the_agents_warnings_and_not_its_other_lines() -> None
         lines = file.read_text().splitlines()
         if "StandardError=journal+console" in lines:
             speaking[file.name] = "SyslogLevel=notice" in lines
-    whole = ("edgeagent-provision.service", "edgeagent-state.service", "rauc-slot.conf")
+    whole = ("edgeagent-provision.service", "edgeagent-state.service", "edgeagent-wifi.service", "rauc-slot.conf")
     assert speaking == {**dict.fromkeys(whole, True), "40-console.conf": False}
