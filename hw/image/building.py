@@ -118,7 +118,8 @@ def _system(
     """Make the system in `root`, from Debian's part to what is ours."""
     with steps.step("unpack"):
         rootfs.unpack(base, root)
-        rootfs.add_modules(root, kernel, version, RADIO if target.firmware else ())
+        rootfs.add_modules(root, kernel, version)
+        rootfs.add_firmware(root, kernel, RADIO if target.firmware else ())
         for name in target.firmware:  # its terms go where it goes
             place = Path("usr/share/doc", name, "copyright")
             (root / place).parent.mkdir(parents=True, exist_ok=True)

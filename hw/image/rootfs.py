@@ -31,19 +31,20 @@ def unpack(tar: Path, out: Path) -> None:
     _run("tar", "-xf", tar, "-C", out, "--numeric-owner", "--xattrs", "--exclude=./dev/*")
 
 
-def add_modules(root: Path, kernel: Path, version: str, firmware: Iterable[str] = ()) -> None:
-    """Copy the kernel's modules, without the trees that no board here has a use for, and list them anew. firmware: patterns of files.
-
-    Raises LookupError for a pattern that no file has: a radio would be without what it asks for.
-    """
+def add_modules(root: Path, kernel: Path, version: str) -> None:
+    """Copy the kernel's modules, without the trees that no board here has a use for, and list them anew."""
     source, target = kernel / "lib/modules" / version, root / "lib/modules" / version
     skipped = {source / "kernel" / one for one in PRUNED}
     shutil.copytree(source, target, symlinks=True, ignore=lambda folder, names: [n for n in names if Path(folder, n) in skipped])
     for link in ("build", "source"):
         (target / link).unlink(missing_ok=True)
     _run("depmod", "-b", root, version)
+
+
+def add_firmware(root: Path, kernel: Path, patterns: Iterable[str]) -> None:
+    """Copy what radios ask for. Raises LookupError for a pattern that no file has: a radio would be without."""
     place = kernel / "lib/firmware"
-    for pattern in firmware:
+    for pattern in patterns:
         if not (found := sorted(place.glob(pattern))):
             raise LookupError(f"Debian's package no longer has {pattern}; hw/image/targets.py names it")
         for path in found:

@@ -17,7 +17,7 @@ import pytest
 
 from hw.image import bill, debian, disk, initrd, rootfs, twice
 from hw.image.onboard import slots
-from hw.image.targets import TARGETS
+from hw.image.targets import RADIO, TARGETS
 
 ONBOARD = initrd.ONBOARD
 BUSYBOX = shutil.which("busybox")
@@ -271,6 +271,31 @@ def test_a_bill_of_materials_has_each_part_with_version_licence_and_hash(tmp_pat
     assert (paho["purl"], paho["licenses"][0]["license"]["name"]) == ("pkg:pypi/paho-mqtt@2.1", "EPL-2.0")
     rows_of_sources = bill.sources(parts, commit="c", package="edgeagent.deb", sha256="ef" * 32)
     assert [row["name"] for row in rows_of_sources] == ["edgeagent.deb", "zlib1g"]
+
+
+def test_of_firmware_the_files_of_these_radios_are_taken_and_one_that_is_gone_is_named(tmp_path: Path) -> None:
+    kernel, root = tmp_path / "kernel", tmp_path / "root"
+    for pattern in (*RADIO, "brcm/brcmfmac4366c-pcie.bin"):
+        path = kernel / "lib/firmware" / pattern.replace("*", "4-model-b")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"radio")
+    link = kernel / "lib/firmware/brcm/brcmfmac43455-sdio.bin"
+    link.unlink()
+    link.symlink_to("../cypress/cyfmac43455-sdio.bin")
+    rootfs.add_firmware(root, kernel, RADIO)
+    place = root / "lib/firmware/brcm"
+    assert (place / "brcmfmac43455-sdio.bin").is_symlink() and (place / "brcmfmac43455-sdio.bin").read_bytes() == b"radio"
+    assert (place / "brcmfmac43430-sdio.raspberrypi,4-model-b.txt").is_file() and not list(place.glob("*4366*"))
+    with pytest.raises(LookupError, match=r"no longer has brcm/x\*\.bin"):
+        rootfs.add_firmware(root, kernel, ["brcm/x*.bin"])
+
+
+def test_of_firmware_the_bill_names_the_terms_of_what_was_taken(tmp_path: Path) -> None:
+    place = tmp_path / "usr/share/doc/firmware-brcm80211"
+    place.mkdir(parents=True)
+    (place / "copyright").write_text("Files: *\nLicense: A\n\nFiles: x.fw\n brcm/b*.bin\nCopyright: C\nLicense: B\n of brcm/\n")
+    (made,) = bill.unpacked(tmp_path, ["firmware-brcm80211"], "arm64", {})
+    assert made.licenses == ("B",)
 
 
 FIRST_BOOT = Path(rootfs.__file__).parent / "overlay/usr/lib/edgeagent-image/first-boot"
