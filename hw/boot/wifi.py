@@ -5,6 +5,7 @@ point is told the passphrase, WPA2; the board has to find the network that wifi.
 with a wifi.toml of odd letters and firmware of a radio; with neither, from what was kept; with a broken wifi.toml, as if it were not there.
 
 Prints one JSON document: of each boot, seconds from power on to the network (joined_s), from the radio to it (radio_to_joined_s).
+taken_in_s is what taking wifi.toml and firmware cost the start.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def booted(board: Board, disc: Path) -> tuple[dict[str, float], Mapping[str, str
     for kind, text in said.items():
         print(f"  {kind:<9}{text}", file=sys.stderr, flush=True)
     at = {kind: float(said[kind].split()[0]) for kind in ("radio", "joined", "address")}
-    return {"joined_s": at["joined"], "radio_to_joined_s": round(at["joined"] - at["radio"], 1), "address_s": at["address"]}, said
+    took = int(said["took"]) / 1000
+    return {"taken_in_s": took, "joined_s": at["joined"], "radio_to_joined_s": round(at["joined"] - at["radio"], 1), "address_s": at["address"]}, said
 
 
 def judged(name: str, said: Mapping[str, str], left: bytes | None) -> list[str]:
@@ -93,7 +95,7 @@ def judged(name: str, said: Mapping[str, str], left: bytes | None) -> list[str]:
     wanted = {
         "before": r"\S+ failed 0 supplicants 0 .*", "kept": "600 root +wpa_supplicant.conf ", "secret": "0", "cycles": "0",
         "path": "/data/system/firmware", "firmware": RADIO_TEXT.decode(), "report": reports[name],
-        "joined": r"\S+ (\S+) WPA2-PSK CCMP \1", "end": "failed ",
+        "rules": "1", "joined": r"\S+ (\S+) WPA2-PSK CCMP \1", "end": "failed ",
     }  # fmt: skip
     out = [f"{kind}: {said.get(kind)!r}" for kind, pattern in wanted.items() if not re.fullmatch(pattern, said.get(kind, "-"))]
     if left != (BROKEN.encode() if name == "broken" else None):

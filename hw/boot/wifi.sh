@@ -16,6 +16,8 @@ until [ -e $port ]; do sleep 0.2; done
 tell "up $(up)"
 until systemctl -q is-active edgeagent-provision.service; do sleep 0.5; done # it comes after what is looked at here
 tell "before $(up) failed $(systemctl --failed --no-legend --plain | wc -l) supplicants $(pidof wpa_supplicant | wc -w) taken $(systemctl show -P ActiveState edgeagent-wifi.service)"
+began=$(systemctl show -P ExecMainStartTimestampMonotonic edgeagent-wifi.service) ended=$(systemctl show -P ExecMainExitTimestampMonotonic edgeagent-wifi.service)
+tell "took $(((ended - began) / 1000))"
 tell "cycles $(journalctl -b --no-pager -o cat | grep -c 'ordering cycle')"
 tell "kept $(stat -c '%a %U' $conf | tr '\n' ' ') $(ls -A /data/system/wifi | tr '\n' ' ')"
 tell "boot $(ls /boot/firmware | tr '\n' ' ')"
@@ -40,7 +42,7 @@ until [ "$(state wpa_state)" = COMPLETED ]; do
 done
 tell "joined $(up) $(state bssid) $(state key_mgmt) $(state pairwise_cipher) $(cat /sys/class/net/wlan1/address)"
 tell "ssid $(state ssid)"
-tell "rules $(dmesg | grep -c 'regulatory.db')"
+tell "rules $(dmesg | grep -c 'direct-loading firmware regulatory.db.p7s')"
 until networkctl --no-pager status wlan0 | grep -q 'Address: .*192.0.2'; do sleep 0.5; done
 tell "address $(up) $(networkctl --no-legend --no-pager list wlan0)"
 tell "safe $(systemd-analyze --no-pager security edgeagent-wifi@wlan0.service 2>/dev/null | tail -n 1)"

@@ -76,7 +76,8 @@ def main() -> int:
             wrong.append(WifiRefused(f"Wi-Fi: {error}", "see with dmesg what the card says, or write it anew"))
     lines = [*says, *(line for error in wrong for line in (f"attention: {error}", f"  to do: {error.step}"))]
     lines = ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
-    print("\n".join(f"edgeagent-wifi: {line}" for line in lines), flush=True)
+    for line in lines:
+        print(f"edgeagent-wifi: {line}", flush=True)
     report = {"says": says, "error": "; ".join(map(str, wrong)), "fix": "; ".join(error.step for error in wrong)}
     with contextlib.suppress(OSError):
         RUN.mkdir(parents=True, exist_ok=True)
