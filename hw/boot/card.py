@@ -63,8 +63,8 @@ def get(card: Path, name: str) -> bytes | None:
 
 
 def remove(card: Path, name: str) -> None:
-    """Take a file off a card's boot partition."""
-    _mtools(["mdel", "-i", f"{card}@@{disk.OFFSETS['boot']}", f"::{name}"], b"")
+    """Take a file or a folder off a card's boot partition."""
+    _mtools(["mdeltree", "-i", f"{card}@@{disk.OFFSETS['boot']}", f"::{name}"], b"")
 
 
 def settings_of(fleet_key: bytes, claim: bytes, model: bytes, mode: str = "") -> dict[str, bytes]:

@@ -64,7 +64,7 @@ def boots(image: Path, work: Path) -> dict[str, Any]:
     for name, put in puts.items():
         card.put(own, put)
         if name == "kept":
-            card.remove(own, RADIO)
+            card.remove(own, "firmware")
         row, said = booted(board, disc)
         left = card.get(own, "wifi.toml")
         wrong += [f"{name}: {one}" for one in judged(name, said, left)]
@@ -84,8 +84,8 @@ def booted(board: Board, disc: Path) -> tuple[dict[str, float], Mapping[str, str
     for kind, text in said.items():
         print(f"  {kind:<9}{text}", file=sys.stderr, flush=True)
     at = {kind: float(said[kind].split()[0]) for kind in ("radio", "joined", "address")}
-    took = int(said["took"]) / 1000
-    return {"taken_in_s": took, "joined_s": at["joined"], "radio_to_joined_s": round(at["joined"] - at["radio"], 1), "address_s": at["address"]}, said
+    row = {"taken_in_s": int(said["took"]) / 1000, "joined_s": at["joined"], "address_s": at["address"]}
+    return {**row, "radio_to_joined_s": round(at["joined"] - at["radio"], 1)}, said
 
 
 def judged(name: str, said: Mapping[str, str], left: bytes | None) -> list[str]:
@@ -93,7 +93,7 @@ def judged(name: str, said: Mapping[str, str], left: bytes | None) -> list[str]:
     taken = '.*2 networks taken, country DE; the file was erased.*"error": "".*'
     reports = {"first": taken, "kept": "", "broken": ".*hiden is not known.*"}
     wanted = {
-        "before": r"\S+ failed 0 supplicants 0 .*", "kept": "600 root +wpa_supplicant.conf ", "secret": "0", "cycles": "0",
+        "before": rf"\S+ failed 0 supplicants 0 taken {'inactive' if name == 'kept' else 'active'}", "kept": "600 root +wpa_supplicant.conf ", "secret": "0", "cycles": "0",
         "path": "/data/system/firmware", "firmware": RADIO_TEXT.decode(), "report": reports[name],
         "rules": "1", "joined": r"\S+ (\S+) WPA2-PSK CCMP \1", "end": "failed ",
     }  # fmt: skip
