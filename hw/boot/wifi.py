@@ -92,8 +92,9 @@ def judged(name: str, said: Mapping[str, str], left: bytes | None) -> list[str]:
     """Return what of a boot is not as it should be. left: wifi.toml as the card holds it afterwards."""
     taken = '.*2 networks taken, country DE; the file was erased.*"error": "".*'
     reports = {"first": taken, "kept": "", "broken": ".*hiden is not known.*"}
+    state = "inactive" if name == "kept" else "active"  # nothing lies there to be taken
     wanted = {
-        "before": rf"\S+ failed 0 supplicants 0 taken {'inactive' if name == 'kept' else 'active'}", "kept": "600 root +wpa_supplicant.conf ", "secret": "0", "cycles": "0",
+        "before": rf"\S+ failed 0 supplicants 0 taken {state}", "kept": "600 root +wpa_supplicant.conf ", "secret": "0", "cycles": "0",
         "path": "/data/system/firmware", "firmware": RADIO_TEXT.decode(), "report": reports[name],
         "rules": "1", "joined": r"\S+ (\S+) WPA2-PSK CCMP \1", "end": "failed ",
     }  # fmt: skip
