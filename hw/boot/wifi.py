@@ -60,7 +60,8 @@ def boots(image: Path, work: Path) -> dict[str, Any]:
     disc = card.disc(work, {}, range(0), files={**files, "mac80211_hwsim.ko": hwsim(image)})
     board = Board(Images(own, image / "vmlinuz", image / "initrd", APPEND), work)
     rows, wrong = list[dict[str, Any]](), list[str]()
-    puts = {"first": {"wifi.toml": (TOML + ELSEWHERE).encode(), RADIO: RADIO_TEXT}, "kept": {}, "broken": {"wifi.toml": BROKEN.encode()}}
+    first = {"wifi.toml": (TOML + ELSEWHERE).encode(), RADIO: RADIO_TEXT, "authorized_keys": b"ssh-ed25519 AAAA test\n"}
+    puts = {"first": first, "kept": {}, "broken": {"wifi.toml": BROKEN.encode()}}
     for name, put in puts.items():
         card.put(own, put)
         if name == "kept":
@@ -96,7 +97,7 @@ def judged(name: str, said: Mapping[str, str], left: bytes | None) -> list[str]:
     wanted = {
         "before": rf"\S+ failed 0 supplicants 0 taken {state}", "kept": "600 root +wpa_supplicant.conf ", "secret": "0", "cycles": "0",
         "path": "/data/system/firmware", "firmware": RADIO_TEXT.decode(), "report": reports[name],
-        "rules": "1", "joined": r"\S+ (\S+) WPA2-PSK CCMP \1", "end": "failed ",
+        "rules": "1", "joined": r"\S+ (\S+) WPA2-PSK CCMP \1", "ssh": "active", "end": "failed ",
     }  # fmt: skip
     out = [f"{kind}: {said.get(kind)!r}" for kind, pattern in wanted.items() if not re.fullmatch(pattern, said.get(kind, "-"))]
     if left != (BROKEN.encode() if name == "broken" else None):

@@ -46,5 +46,6 @@ tell "rules $(dmesg | grep -c 'direct-loading firmware regulatory.db.p7s')"
 until networkctl --no-pager status wlan0 | grep -q 'Address: .*192.0.2'; do sleep 0.5; done
 tell "address $(up) $(networkctl --no-legend --no-pager list wlan0)"
 tell "safe $(systemd-analyze --no-pager security edgeagent-wifi@wlan0.service 2>/dev/null | tail -n 1)"
+tell "ssh $(systemctl is-active edgeagent-ssh.socket)" # it waits for what sets the board up
 tell "end failed $(systemctl --failed --no-legend --plain | tr '\n' '|')"
 systemctl poweroff
