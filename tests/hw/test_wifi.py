@@ -20,7 +20,9 @@ from hw.image.onboard.wifi import WifiNetwork, WifiRefused
 from tests.simulator.crashes import Crash, Steps
 
 SUPPLICANT = shutil.which("wpa_supplicant", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-needs_supplicant = pytest.mark.skipif(SUPPLICANT is None, reason="apt-get install wpasupplicant")
+needs_supplicant = pytest.mark.skipif(
+    SUPPLICANT is None or os.geteuid() != 0, reason="apt-get install wpasupplicant, and be root: it opens a packet socket"
+)
 HOME = 'country = "DE"\n\n[[network]]\nssid = "home"\npassphrase = "correct horse"\n'
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=32).filter(lambda s: len(s.encode()) <= 32)
 PHRASES = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=8, max_size=63)
