@@ -3,7 +3,7 @@
 export HW_CACHE ?= $(CURDIR)/build/hw/cache
 BOARD ?= qemu-arm64
 
-.PHONY: help-hw wheels deb deb-trial image bundle boot-test bad-input soak-image porting paths
+.PHONY: help-hw wheels deb deb-trial image bundle boot-test boot-wifi bad-input soak-image porting paths
 help-hw:
 	@sed -n -e 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' hw/firmware.mk | expand -t 16
 
@@ -24,6 +24,9 @@ bundle: $(VENV)/.ready ## a signed update of the system for BOARD
 
 boot-test: $(VENV)/.ready ## boot the image in an emulator, to the first verified version
 	$(VENV)/bin/python -m hw.boot
+
+boot-wifi: $(VENV)/.ready ## boot the image with a wifi.toml, to an address by its radio
+	$(VENV)/bin/python -m hw.boot.wifi
 
 bad-input: $(VENV)/.ready ## broken cards, bundles, a full disk: named, and it boots
 	$(VENV)/bin/python -m hw.boot.bad

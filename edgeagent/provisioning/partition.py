@@ -28,7 +28,10 @@ BESIDE = ("password_file", "tls_ca", "tls_cert", "tls_key")  # of [link]: files 
 BESIDE_MAX = 256 * 1024  # bytes of one of them
 MARK = ".provisioned"  # in the folder that is made: what it was made of
 # What a start of the board reads on its boot partition: a secret of such a name would take it away as it is erased.
-OF_THE_BOOT = ("config.txt", "cmdline.txt", "slots.a", "slots.b", "authorized_keys", "readme.txt", "vmlinuz", "initrd", "kernel")
+OF_THE_BOOT = (
+    "config.txt", "cmdline.txt", "slots.a", "slots.b", "authorized_keys", "wifi.toml", "firmware", "readme.txt", "vmlinuz", "initrd",
+    "kernel",
+)  # fmt: skip
 OF_THE_BOOT_KINDS = (".img", ".dtb", ".dtbo", ".elf", ".bin", ".dat", ".efi")
 NAMES_MAX = 10_000  # a vfat's root holds 65,536; a card with more than this is no boot partition of ours
 _WHENCE_CLAIM = "take the file that edgecloud claim new -o wrote"

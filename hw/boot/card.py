@@ -47,6 +47,8 @@ def copy(image: Path, card: Path) -> None:
 
 def put(card: Path, files: Mapping[str, bytes]) -> None:
     """Put files on a card's boot partition, as a person does with its reader. Raises RuntimeError with what mtools said."""
+    for folder in sorted({name.rpartition("/")[0] for name in files} - {""}):
+        _mtools(["mmd", "-D", "s", "-i", f"{card}@@{disk.OFFSETS['boot']}", f"::{folder}"], b"", strict=False)
     for name, data in files.items():
         words = ["mcopy", "-o", "-i", f"{card}@@{disk.OFFSETS['boot']}", "-", f"::{name}"]
         _mtools(words, data)
@@ -60,14 +62,21 @@ def get(card: Path, name: str) -> bytes | None:
         return None
 
 
+def remove(card: Path, name: str) -> None:
+    """Take a file or a folder off a card's boot partition."""
+    _mtools(["mdeltree", "-i", f"{card}@@{disk.OFFSETS['boot']}", f"::{name}"], b"")
+
+
 def settings_of(fleet_key: bytes, claim: bytes, model: bytes, mode: str = "") -> dict[str, bytes]:
     """Return what a board finds on its boot partition at its first start. mode: of training; none: the board chooses."""
     settings = SETTINGS.replace("[train]\n", f'[train]\nmode = "{mode}"\n') if mode else SETTINGS
     return {"edgeagent.toml": settings.encode(), "fleet.pub": fleet_key, "board.claim": claim, f"{MODEL}.tflite": model}
 
 
-def disc(folder: Path, plan: Mapping[str, str | int], batches: range, bundles: Sequence[Path] = ()) -> Path:
-    """Return the test's disc, a squashfs: its script, its plan, samples, bundles. folder: where it is made."""
+def disc(
+    folder: Path, plan: Mapping[str, str | int], batches: range, bundles: Sequence[Path] = (), files: Mapping[str, bytes] | None = None
+) -> Path:  # fmt: skip
+    """Return the test's disc, a squashfs: its script, its plan, samples, bundles. folder: where it is made. files: more, or others."""
     content, out = folder / "disc", folder / "disc.squashfs"
     shutil.rmtree(content, ignore_errors=True)
     (content / "samples").mkdir(parents=True)
@@ -76,6 +85,8 @@ def disc(folder: Path, plan: Mapping[str, str | int], batches: range, bundles: S
     for number in batches:
         x, y = samples(number)
         np.savez(content / "samples" / f"{number}.npz", x=x, y=y)
+    for name, data in (files or {}).items():
+        (content / name).write_bytes(data)
     for bundle in bundles:
         os.link(bundle, content / bundle.name)
     out.unlink(missing_ok=True)
@@ -93,8 +104,8 @@ def samples(number: int) -> tuple[np.ndarray, np.ndarray]:
     return seen.reshape(BATCH, 8, 8, 1).astype(np.float32), data["train_y"][order].astype(np.int64)
 
 
-def _mtools(words: list[str], data: bytes) -> bytes:
+def _mtools(words: list[str], data: bytes, *, strict: bool = True) -> bytes:
     done = subprocess.run(words, input=data, capture_output=True, env={**os.environ, "MTOOLS_SKIP_CHECK": "1"}, check=False)
-    if done.returncode:
+    if done.returncode and strict:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

@@ -17,6 +17,8 @@ from . import debian
 
 # License: GPL-2+ and the like, as Debian's machine-readable copyright files say it; 0 and more spaces, one word or several.
 _LICENSE = re.compile(r"^License:[ \t]*(\S[^\n]{0,79})$", re.M)
+# All of Debian's packages of firmware share one such file: of these, what it says of these files.
+_ONLY = {"firmware-brcm80211": "brcm/"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,5 +123,7 @@ def _part(root: Path, name: str, version: str, arch: str, source: str, index: di
         text = path.read_text(errors="replace")
     except OSError:
         text = ""
+    if only := _ONLY.get(name):
+        text = "\n\n".join(one for one in text.split("\n\n") if one.startswith("Files:") and only in one.partition("\nCopyright:")[0])
     licenses = tuple(dict.fromkeys(one.strip() for one in _LICENSE.findall(text)))
     return BillOfPart(name, version, "deb", arch, source, index.get((name, version), ""), licenses)

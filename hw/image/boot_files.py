@@ -54,6 +54,8 @@ def _readme() -> str:
         "  NAME.tflite      the base of each model, by its name\r\n"
         "  fleet.pub        what a board is given of its fleet, from edgecloud init\r\n"
         "  NAME.claim       a token from edgecloud claim new; or device.key, the key of a board that lost its state\r\n"
+        "  wifi.toml        optional: the networks of its radio, as hw/image/README.md says: country = \"DE\", and for each\r\n"
+        "                   a line [[network]], below it ssid = \"...\" and passphrase = \"...\"\r\n"
         "  authorized_keys  optional: SSH is on for these keys, and off without the file\r\n"
         "Secrets are moved to the data partition and erased here at the first start.\r\n"
     )

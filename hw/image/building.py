@@ -18,7 +18,7 @@ from typing import Any
 from edgecommon import __version__
 
 from . import bill, boot_files, debian, disk, initrd, keys, onboard, rootfs
-from .targets import BASE, KERNEL, Target
+from .targets import BASE, KERNEL, RADIO, Target
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = {
@@ -68,7 +68,7 @@ def build(target: Target, out: Path, *, deb: Path | None = None, agent: bool = T
         base = _cached("base", target, BASE, fresh)
         row["bytes"] = base.stat().st_size
     with steps.step("Debian: kernel and firmware") as row:
-        files = _cached("files", target, (*KERNEL, *target.firmware), fresh)
+        files = kernel_files(target, fresh=fresh)
         row["bytes"] = files.stat().st_size
         kernel = work / "kernel"
         rootfs.unpack(files, kernel)
@@ -119,6 +119,11 @@ def _system(
     with steps.step("unpack"):
         rootfs.unpack(base, root)
         rootfs.add_modules(root, kernel, version)
+        rootfs.add_firmware(root, kernel, RADIO if target.firmware else ())
+        for name in target.firmware:  # its terms go where it goes
+            place = Path("usr/share/doc", name, "copyright")
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(kernel / place, root / place)
     environment = {"SOURCE_DATE_EPOCH": str(epoch), "DEBIAN_FRONTEND": "noninteractive"}
     if package:
         with steps.step("the agent's package") as row:
@@ -169,6 +174,11 @@ def commit() -> str:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def kernel_files(target: Target, *, fresh: bool = False) -> Path:
+    """Return a tar of the files of Debian's kernel for a board, and of its firmware; made where it is not kept."""
+    return _cached("files", target, (*KERNEL, *target.firmware), fresh)
 
 
 def _cached(kind: str, target: Target, packages: tuple[str, ...], fresh: bool) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hw import foreign
@@ -21,7 +21,7 @@ ENABLED = (
 MASKED = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer", "e2scrub_all.timer", "e2scrub_reap.service",
     "systemd-firstboot.service", "systemd-machine-id-commit.service", "systemd-remount-fs.service",
-    "systemd-networkd-wait-online.service",
+    "systemd-networkd-wait-online.service", "wpa_supplicant.service", "dbus-fi.w1.wpa_supplicant1.service",
 )  # fmt: skip
 
 
@@ -39,9 +39,18 @@ def add_modules(root: Path, kernel: Path, version: str) -> None:
     for link in ("build", "source"):
         (target / link).unlink(missing_ok=True)
     _run("depmod", "-b", root, version)
-    for dtbs in ("usr/lib/firmware", "lib/firmware"):
-        if (kernel / dtbs).is_dir():
-            shutil.copytree(kernel / dtbs, root / dtbs, symlinks=True, dirs_exist_ok=True)
+
+
+def add_firmware(root: Path, kernel: Path, patterns: Iterable[str]) -> None:
+    """Copy what radios ask for. Raises LookupError for a pattern that no file has: a radio would be without."""
+    place = kernel / "lib/firmware"
+    for pattern in patterns:
+        if not (found := sorted(place.glob(pattern))):
+            raise LookupError(f"Debian's package no longer has {pattern}; hw/image/targets.py names it")
+        for path in found:
+            to = root / path.relative_to(kernel)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, to, follow_symlinks=False)
 
 
 def add_package(root: Path, package: Path, environment: Mapping[str, str]) -> None:

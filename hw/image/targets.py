@@ -27,12 +27,10 @@ class Target:
         return f"edgeagent-{self.name}"
 
 
-
-
 def _pi(name: str, says: str, *dtbs: str) -> Target:
     return Target(
         name, "arm64", says, (*_FILE_SYSTEMS, "sdhci_iproc", "bcm2835", "mmc_block", "reset_raspberrypi", "bcm2835_wdt"),
-        firmware=("raspi-firmware",), dtbs=dtbs,
+        firmware=("raspi-firmware", "firmware-brcm80211"), dtbs=dtbs,
     )  # fmt: skip
 
 
@@ -52,8 +50,15 @@ TARGETS = {
 KERNEL = ("linux-image-arm64", "busybox-static")  # files alone: nothing of them is run while the image is made
 BASE = (
     "systemd-sysv", "systemd-resolved", "systemd-timesyncd", "udev", "kmod", "dbus", "python3", "adduser", "ca-certificates",
-    "rauc", "rauc-service", "e2fsprogs", "iproute2", "dropbear-bin",
+    "rauc", "rauc-service", "e2fsprogs", "iproute2", "dropbear-bin", "wpasupplicant", "wireless-regdb",
 )  # fmt: skip
+
+# Firmware of the radios of the Raspberry Pi 3, 4 and 400, as Debian has it; of the Zero 2 W's it has none.
+RADIO = (
+    *(f"brcm/brcmfmac{chip}-sdio.{end}" for chip in ("43430", "43455") for end in ("bin", "clm_blob", "txt", "raspberrypi,*.txt")),
+    *(f"brcm/brcmfmac43456-sdio.{end}" for end in ("bin", "clm_blob", "txt")),
+    *(f"cypress/cyfmac{chip}-sdio.{end}" for chip in ("43430", "43455") for end in ("bin", "clm_blob")),
+)
 
 # Trees of modules that no board here has a use for: a third of the system's size.
 PRUNED = (
@@ -64,6 +69,7 @@ PRUNED = (
         "amazon", "microsoft", "aquantia", "freescale", "broadcom/bnxt", "broadcom/bnx2x", "broadcom/bnx2.ko", "broadcom/tg3.ko",
     )),
     *(f"drivers/net/wireless/{maker}" for maker in (
+        "mac80211_hwsim.ko", "broadcom/b43", "broadcom/b43legacy", "broadcom/brcm80211/brcmsmac",
         "ath", "intel", "marvell", "mediatek", "ralink", "realtek", "rsi", "ti", "st", "quantenna", "microchip", "silabs", "purelifi",
     )),
     "fs/xfs", "fs/btrfs", "fs/ocfs2", "fs/gfs2", "fs/ceph", "fs/cifs", "fs/nfs", "fs/nfsd", "fs/smb", "fs/jfs", "fs/reiserfs", "fs/f2fs",

@@ -17,7 +17,7 @@ import pytest
 
 from hw.image import bill, debian, disk, initrd, rootfs, twice
 from hw.image.onboard import slots
-from hw.image.targets import TARGETS
+from hw.image.targets import RADIO, TARGETS
 
 ONBOARD = initrd.ONBOARD
 BUSYBOX = shutil.which("busybox")
@@ -273,6 +273,31 @@ def test_a_bill_of_materials_has_each_part_with_version_licence_and_hash(tmp_pat
     assert [row["name"] for row in rows_of_sources] == ["edgeagent.deb", "zlib1g"]
 
 
+def test_of_firmware_the_files_of_these_radios_are_taken_and_one_that_is_gone_is_named(tmp_path: Path) -> None:
+    kernel, root = tmp_path / "kernel", tmp_path / "root"
+    for pattern in (*RADIO, "brcm/brcmfmac4366c-pcie.bin"):
+        path = kernel / "lib/firmware" / pattern.replace("*", "4-model-b")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"radio")
+    link = kernel / "lib/firmware/brcm/brcmfmac43455-sdio.bin"
+    link.unlink()
+    link.symlink_to("../cypress/cyfmac43455-sdio.bin")
+    rootfs.add_firmware(root, kernel, RADIO)
+    place = root / "lib/firmware/brcm"
+    assert (place / "brcmfmac43455-sdio.bin").is_symlink() and (place / "brcmfmac43455-sdio.bin").read_bytes() == b"radio"
+    assert (place / "brcmfmac43430-sdio.raspberrypi,4-model-b.txt").is_file() and not list(place.glob("*4366*"))
+    with pytest.raises(LookupError, match=r"no longer has brcm/x\*\.bin"):
+        rootfs.add_firmware(root, kernel, ["brcm/x*.bin"])
+
+
+def test_of_firmware_the_bill_names_the_terms_of_what_was_taken(tmp_path: Path) -> None:
+    place = tmp_path / "usr/share/doc/firmware-brcm80211"
+    place.mkdir(parents=True)
+    (place / "copyright").write_text("Files: *\nLicense: A\n\nFiles: x.fw\n brcm/b*.bin\nCopyright: C\nLicense: B\n of brcm/\n")
+    (made,) = bill.unpacked(tmp_path, ["firmware-brcm80211"], "arm64", {})
+    assert made.licenses == ("B",)
+
+
 FIRST_BOOT = Path(rootfs.__file__).parent / "overlay/usr/lib/edgeagent-image/first-boot"
 
 
@@ -337,6 +362,14 @@ def test_two_builds_that_differ_in_a_byte_are_told(monkeypatch: pytest.MonkeyPat
     assert twice.compare("qemu-arm64")["equal"] is (second == "same")
 
 
+def test_no_socket_waits_for_a_service_that_waits_for_sockets() -> None:
+    """systemd ends such a cycle by leaving a unit out, now this one and now that: SSH, Wi-Fi, or what sets the board up."""
+    for file in (Path(rootfs.__file__).parent / "overlay/etc/systemd/system").glob("*.socket"):
+        lines = file.read_text().splitlines()
+        waits = [line for line in lines if line.startswith("After=") and ".service" in line]
+        assert not waits or "DefaultDependencies=no" in lines, file.name
+
+
 def test_the_console_shows_the_agents_warnings_and_not_its_other_lines() -> None:
     """Units that speak there as a whole have their lines at a level that gets there; the agent gives each line its own level."""
     places = [Path(rootfs.__file__).parent / "overlay/etc/systemd", Path(rootfs.__file__).parent / "onboard/units"]
@@ -348,5 +381,5 @@ def test_the_console_shows_the_agents_warnings_and_not_its_other_lines() -> None
         lines = file.read_text().splitlines()
         if "StandardError=journal+console" in lines:
             speaking[file.name] = "SyslogLevel=notice" in lines
-    whole = ("edgeagent-provision.service", "edgeagent-state.service", "rauc-slot.conf")
+    whole = ("edgeagent-provision.service", "edgeagent-state.service", "edgeagent-wifi.service", "rauc-slot.conf")
     assert speaking == {**dict.fromkeys(whole, True), "40-console.conf": False}

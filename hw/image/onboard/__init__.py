@@ -14,7 +14,7 @@ LIBRARY = "usr/lib/edgeagent-image"
 UNITS = "lib/systemd/system"
 WANTED = {
     "edgeagent-mark-good.service": "multi-user.target", "edgeagent-state.service": "multi-user.target",
-    "edgeagent-trial.timer": "sysinit.target",
+    "edgeagent-trial.timer": "sysinit.target", "edgeagent-wifi.service": "multi-user.target",
 }  # fmt: skip
 
 
@@ -26,6 +26,7 @@ def put(root: Path, release: SystemRelease, keyring: bytes, signature: int) -> N
     for name, to, mode in (
         ("slots.py", f"{LIBRARY}/slots", 0o755), ("mark_good.py", f"{LIBRARY}/mark-good", 0o755),
         ("update.py", "usr/sbin/edgeagent-update", 0o755), ("kept_state.py", f"{LIBRARY}/kept-state", 0o755),
+        ("wifi.py", f"{LIBRARY}/wifi", 0o755),
         ("rauc-root.conf", "etc/dbus-1/system.d/edgeagent-rauc.conf", 0o644),
         ("units/rauc-slot.conf", "etc/systemd/system/rauc.service.d/slot.conf", 0o644),
         *((f"units/{unit.name}", f"{UNITS}/{unit.name}", 0o644) for unit in sorted((HERE / "units").glob("edgeagent-*"))),

@@ -130,6 +130,8 @@ mount_data() {
         tr -d - </proc/sys/kernel/random/uuid >/root/data/system/machine-id.new && sync /root/data/system/machine-id.new &&
             mv /root/data/system/machine-id.new /root/data/system/machine-id
     fi
+    # Firmware that its user brought: the kernel looks there first, and no driver has asked yet.
+    if [ -d /root/data/system/firmware ]; then printf /data/system/firmware >"$SYS/module/firmware_class/parameters/path"; fi
     bound edgeagent /var/lib/edgeagent
     bound journal /var/log/journal
     bound system/systemd /var/lib/systemd
