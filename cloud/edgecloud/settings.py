@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgecommon import logs
-from modelwire.errors import BadArgument
+from modelwire.errors import BadArgument, ConfigError
 
 PREFIX = "EDGECLOUD_"
 DATABASE = "fleet.db"
@@ -37,6 +38,17 @@ def count(text: str, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= most):
         raise BadArgument(reason=f"{text!r} is not a whole number from 0 to {most}", fix="write one such as 2")
     return int(text)
+
+
+@contextmanager
+def of_a_service(service: bool) -> Iterator[None]:
+    """Say that a setting is wrong as ConfigError, where a service reads it: systemd starts none again that ends with its code."""
+    try:
+        yield
+    except BadArgument as error:
+        if not service:
+            raise
+        raise ConfigError(reason=error.message, fix=error.next_step) from error
 
 
 def registry_path(flag: str | None) -> Path:

@@ -18,6 +18,7 @@ from tests.house.pages import ROOT
 
 SYSTEMD = Path("/lib/systemd/systemd")
 NEEDED = ("unshare", "nsenter", "setpriv", "systemctl")
+OURS = "edgeagent edgecloud-ingest edgecloud-backup"
 LIMIT = 120.0  # seconds; a safety limit
 PROJECT, ENVIRONMENT = "/srv/project", "/srv/environment"  # in it
 PROGRAM = f"""#!/bin/sh
@@ -99,7 +100,8 @@ def machine(folder: Path) -> Iterator[Machine]:
     seen = {str(ROOT): PROJECT, sys.prefix: ENVIRONMENT}
     if not Path(sys.base_prefix).is_relative_to("/usr"):
         seen[sys.base_prefix] = sys.base_prefix
-    with started(Path(__file__).with_name("machine.sh"), root, folder / "machine.log", *(f"{path}={at}" for path, at in seen.items())) as made:
+    shown = [f"{path}={at}" for path, at in seen.items()]
+    with started(Path(__file__).with_name("machine.sh"), root, folder / "machine.log", *shown) as made:
         for user in ("edgeagent", "edgecloud"):
             made.run(f"useradd --system --home-dir /var/lib/{user} --create-home --shell /usr/sbin/nologin {user}")
             made.put(f"/opt/{user}/bin/{user}", PROGRAM.format(module=user).encode(), 0o755)
@@ -108,7 +110,7 @@ def machine(folder: Path) -> Iterator[Machine]:
 
 
 @contextmanager
-def started(script: Path, root: Path, log: Path, *more: str, units: str = "edgeagent edgecloud-ingest edgecloud-backup") -> Iterator[Machine]:
+def started(script: Path, root: Path, log: Path, *more: str, units: str = OURS) -> Iterator[Machine]:
     """Start systemd as a script does that is given a root, a cgroup of its own, and more. units: whose states an error shows."""
     cgroup = Path(_cgroups() or "") / f"edge-machine-{os.getpid()}"
     cgroup.mkdir()

@@ -60,7 +60,8 @@ def appended(life: Life) -> None:
         life.do("usermod -aG edgeagent-samples app")
         life.do(add)
         for place in ("device.key", "tls.key", "edgeagent.db"):
-            assert life.machine.try_run(f"sudo -u app find {HOME} -name {place} -exec cat {{}} + 2>/dev/null | grep -q .").returncode, place
+            read = f"sudo -u app find {HOME} -name '{place}' -exec cat {{}} + 2>/dev/null | grep -q ."
+            assert life.machine.try_run(read).returncode, f"an application reads {place}"
     with life.check("edgeagent: doctor is content with what stands, and with the broker"):
         life.do(f"sudo -u edgeagent edgeagent doctor --dir {HOME}")
         life.agent("publish")
@@ -77,7 +78,8 @@ def upgraded(life: Life) -> None:
         pid = life.show(AGENT, "MainPID")
         life.install("edgeagent-newer")
         assert NEWER in life.do("dpkg-query -W edgeagent")
-        assert life.active(AGENT) and life.show(AGENT, "MainPID") != pid
+        life.until("it is active again", lambda: life.active(AGENT))
+        assert life.show(AGENT, "MainPID") != pid
         life.until("the round's version is proven", lambda: life.verified() > 0, within=600)
         said = life.do(f"journalctl --no-pager -q -o cat -u {AGENT}")
         (step,) = re.findall(r"round 1 goes on after step (\d+ of \d+)", said)
@@ -110,7 +112,8 @@ def journal(life: Life) -> None:
     of_unit = f"journalctl --no-pager -q -u {AGENT}"
     with life.check("edgeagent: its lines in the journal name board, fleet and model, and are found by them"):
         life.until("it publishes", lambda: life.verified() > 1)
-        lines = [json.loads(line) for line in life.do(f"{of_unit} -o json EDGE_DEVICE={DEVICE} EDGE_FLEET={FLEET} EDGE_MODEL={MODEL}").splitlines()]
+        found = life.do(f"{of_unit} -o json EDGE_DEVICE={DEVICE} EDGE_FLEET={FLEET} EDGE_MODEL={MODEL}")
+        lines = [json.loads(line) for line in found.splitlines()]
         assert lines
         for line in lines:
             assert line["_SYSTEMD_UNIT"] == AGENT and line["SYSLOG_IDENTIFIER"] == "edgeagent", line
@@ -186,6 +189,8 @@ def filled(life: Life) -> None:
             life.until("it is started again", lambda before=before: life.restarts(AGENT) > before)  # type: ignore[misc]
         life.until("it says that it waits, on a disk full from its start", waits)
         assert life.show(AGENT, "ActiveState") in ("activating", "active")
+        life.install("edgeagent-newest")
+        life.until("an upgrade meanwhile starts it again, and does not wait for it", waits)
         held = life.verified()
         life.do(f"rm {disk}/filler")
         life.until("a version more is proven", lambda: life.verified() > held)
@@ -194,7 +199,20 @@ def filled(life: Life) -> None:
     life.do(f"systemctl start {AGENT}")
 
 
-COURSE = (installed, set_up, appended, upgraded, limited, journal, ended, alone, wrong_settings, filled)
+def stopped(life: Life) -> None:
+    with life.check("edgeagent: an upgrade starts none that its operator has stopped, and one that runs though it is disabled"):
+        life.do(f"systemctl stop {AGENT}")
+        life.install("edgeagent")
+        life.do("sleep 3")  # nothing comes; what came would be there at once
+        assert life.show(AGENT, "ActiveState") == "inactive"
+        life.do(f"systemctl disable {AGENT} && systemctl start {AGENT}")
+        life.install("edgeagent-newer")
+        life.until("it is active again", lambda: life.active(AGENT))
+        assert life.show(AGENT, "UnitFileState") == "disabled"
+        life.do(f"systemctl enable {AGENT}")
+
+
+COURSE = (installed, set_up, appended, upgraded, limited, journal, ended, alone, wrong_settings, filled, stopped)
 
 
 def removed(life: Life) -> None:
@@ -206,14 +224,15 @@ def removed(life: Life) -> None:
         assert not life.do("pgrep -u edgeagent || true")
         life.do(f"find {HOME} -name device.key | grep -q . && test -f {HOME}/edgeagent.toml && test -f {PLACE}")
         assert life.machine.try_run("test -e /usr/lib/edgeagent").returncode
-    with life.check("edgeagent: installed again it goes on from its state by itself"):
+    with life.check("edgeagent: installed again it is started, and goes on from its state by itself"):
         held = life.verified()
         life.install("edgeagent")
         life.until("it is active", lambda: life.active(AGENT))
         life.until("a version more is proven", lambda: life.verified() > held)
     with life.check("edgeagent: purge leaves what its page says"):
         life.do("apt-get purge -y -q edgeagent")
-        left = life.do("for place in /var/lib/edgeagent /usr/lib/edgeagent /usr/bin/edgeagent; do [ ! -e $place ] || echo $place; done").split()
+        places = "/var/lib/edgeagent /usr/lib/edgeagent /usr/bin/edgeagent"
+        left = life.do(f"for place in {places}; do [ ! -e $place ] || echo $place; done").split()
         left += life.do("find /etc/systemd/system /var/lib/systemd /lib/systemd -name 'edgeagent*' ! -name '*.d'").split()
         assert not left, left
         life.do(f"getent passwd edgeagent && getent group edgeagent-samples && test -f {PLACE} && test -d {TWIN}")
