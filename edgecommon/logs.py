@@ -40,7 +40,7 @@ def start(package: str, level: str, formatter: logging.Formatter, fields: Fields
     root = logging.getLogger(package)
     for before in root.handlers:
         before.close()
-    journal = Journal(own_unit() or package, fields) if goes_to_journal(sys.stderr) else None
+    journal = JournalSink(own_unit() or package, fields) if goes_to_journal(sys.stderr) else None
     handler = Lines(sys.stderr, journal=journal) if level.upper() == "DEBUG" else SparingLines(sys.stderr, journal=journal)
     handler.setFormatter(formatter)
     root.handlers[:] = [handler]
@@ -66,7 +66,7 @@ def own_unit(cgroup: Path = Path("/proc/self/cgroup")) -> str:
     return found[-1] if found else ""
 
 
-class Journal:
+class JournalSink:
     """systemd's journal by its own protocol: a line comes with fields, by which it is found. Source: systemd.io/JOURNAL_NATIVE_PROTOCOL."""
 
     def __init__(self, identifier: str, fields: Fields | None, address: str = JOURNAL) -> None:
@@ -120,7 +120,7 @@ class _LeftOut:
 class Lines(logging.StreamHandler[TextIO]):
     """Writes every line: to the journal where there is one, and where it takes none to the stream, ranked as sd-daemon(3) has it."""
 
-    def __init__(self, stream: TextIO, *, journal: Journal | None = None) -> None:
+    def __init__(self, stream: TextIO, *, journal: JournalSink | None = None) -> None:
         super().__init__(stream)
         self._journal = journal
 
@@ -151,7 +151,7 @@ class SparingLines(Lines):
     """
 
     def __init__(
-        self, stream: TextIO, *, journal: Journal | None = None, clock: Callable[[], float] = time.monotonic,
+        self, stream: TextIO, *, journal: JournalSink | None = None, clock: Callable[[], float] = time.monotonic,
         later: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:  # fmt: skip
         """clock: seconds; later: has a function called when the minute is over, by default on a thread of its own."""

@@ -222,7 +222,7 @@ def entry(raw: bytes) -> dict[str, str]:
 PROGRAM = """
 import logging, sys
 from edgecommon import logs
-logs.Journal.__init__.__defaults__ = (sys.argv[1],)
+logs.JournalSink.__init__.__defaults__ = (sys.argv[1],)
 logs.start("o", sys.argv[2], logging.Formatter("%(message)s"), lambda message: {"EDGE_MODEL": message[:6]})
 for n in (1, 2):
     logging.getLogger("o.p").warning("%s: late by %d s", "digits", n)

@@ -11,7 +11,7 @@ import numpy as np
 from edgeagent.boards import PLACE, profile, unit_drop_in
 from tests.worlds import world
 
-from .booted import AGENT, DEVICE, FLEET, HOME, MODEL, NEWER, Life, comes_back, quick
+from .booted import AGENT, DEVICE, FLEET, HOME, MODEL, NEWER, PackageLife, comes_back, quick
 
 TWIN = "/srv/twin"
 EPOCHS = 3_000  # of the first round: some seconds, which an upgrade meets
@@ -25,14 +25,14 @@ ROOM = 32  # MiB of the small disk
 WITHOUT_IT = f"mv {HOME}/edgeagent.toml {HOME}/right.toml"
 
 
-def installed(life: Life) -> None:
+def installed(life: PackageLife) -> None:
     with life.check("edgeagent: the package installs, is enabled, and waits for its settings"):
         life.install("edgeagent")
         assert life.show(AGENT, "UnitFileState") == "enabled"
         assert (life.show(AGENT, "ActiveState"), life.show(AGENT, "ConditionResult")) == ("inactive", "no")
 
 
-def set_up(life: Life) -> None:
+def set_up(life: PackageLife) -> None:
     held = io.BytesIO()
     x, y = world(MODEL, 0).stream(0, 200)
     np.savez(held, x=x, y=y)
@@ -52,7 +52,7 @@ def set_up(life: Life) -> None:
         life.centre(f"devices add {DEVICE} {made['public_key']}")
 
 
-def appended(life: Life) -> None:
+def appended(life: PackageLife) -> None:
     add = f"sudo -u app edgeagent samples add {MODEL} /srv/samples.npz --dir {HOME}"
     with life.check("edgeagent: a user of the group edgeagent-samples appends samples, and another one can't"):
         life.do(f"useradd --system --no-create-home app && chmod o+x {HOME}")
@@ -67,7 +67,7 @@ def appended(life: Life) -> None:
         life.agent("publish")
 
 
-def upgraded(life: Life) -> None:
+def upgraded(life: PackageLife) -> None:
     """The service trains its first round, and in the middle of it a newer package comes."""
     life.do(f"cp -a {HOME} {TWIN}")
     with life.check("edgeagent: with its settings the unit becomes active, by its own word", vital=True):
@@ -98,7 +98,7 @@ def upgraded(life: Life) -> None:
     life.do(f"systemctl daemon-reload && systemctl start {AGENT}")
 
 
-def limited(life: Life) -> None:
+def limited(life: PackageLife) -> None:
     with life.check("edgeagent: the limits of a board's profile hold once its drop-in is there, and an upgrade leaves them"):
         life.machine.put(PLACE, unit_drop_in(profile(BOARD)).encode())
         life.do(f"systemctl daemon-reload && systemctl restart {AGENT}")
@@ -108,7 +108,7 @@ def limited(life: Life) -> None:
         assert life.active(AGENT)
 
 
-def journal(life: Life) -> None:
+def journal(life: PackageLife) -> None:
     of_unit = f"journalctl --no-pager -q -u {AGENT}"
     with life.check("edgeagent: its lines in the journal name board, fleet and model, and are found by them"):
         life.until("it publishes", lambda: life.verified() > 1)
@@ -126,7 +126,7 @@ def journal(life: Life) -> None:
         assert len(alike) > 1 and all(re.search(r": (verified|stored): @", line) for line in alike), alike
 
 
-def ended(life: Life) -> None:
+def ended(life: PackageLife) -> None:
     for how in ("KILL", "STOP"):
         with life.check(f"edgeagent: SIG{how} to its process, and systemd starts it again"):
             comes_back(life, AGENT, how)
@@ -145,7 +145,7 @@ def ended(life: Life) -> None:
         life.do(f"systemctl start {AGENT}")
 
 
-def alone(life: Life) -> None:
+def alone(life: PackageLife) -> None:
     with life.check("edgeagent: while the broker is away it stays active, also when it is started then, and is never given up"):
         before = life.restarts(AGENT)
         life.do("systemctl stop mosquitto")
@@ -159,7 +159,7 @@ def alone(life: Life) -> None:
         assert life.restarts(AGENT) == 0
 
 
-def wrong_settings(life: Life) -> None:
+def wrong_settings(life: PackageLife) -> None:
     with life.check("edgeagent: wrong settings stop it by a code that starts nothing again; right ones and a start mend it"):
         life.do(f"{WITHOUT_IT} && (echo 'colour = \"red\"'; cat {HOME}/right.toml) > {HOME}/edgeagent.toml")
         life.do(f"chown edgeagent:edgeagent {HOME}/edgeagent.toml && systemctl restart --no-block {AGENT}")
@@ -171,7 +171,7 @@ def wrong_settings(life: Life) -> None:
         assert life.active(AGENT)
 
 
-def filled(life: Life) -> None:
+def filled(life: PackageLife) -> None:
     """The state lies on a small disk of its own, which fills up while the agent is killed again and again."""
     disk = "/var/lib/edgeagent"
     with life.check("edgeagent: on a full disk it is started as often as it ends, never given up, and goes on when there is room"):
@@ -199,7 +199,7 @@ def filled(life: Life) -> None:
     life.do(f"systemctl start {AGENT}")
 
 
-def stopped(life: Life) -> None:
+def stopped(life: PackageLife) -> None:
     with life.check("edgeagent: an upgrade starts none that its operator has stopped, and one that runs though it is disabled"):
         life.do(f"systemctl stop {AGENT}")
         life.install("edgeagent")
@@ -215,7 +215,7 @@ def stopped(life: Life) -> None:
 COURSE = (installed, set_up, appended, upgraded, limited, journal, ended, alone, wrong_settings, filled, stopped)
 
 
-def removed(life: Life) -> None:
+def removed(life: PackageLife) -> None:
     with life.check("edgeagent: nothing it did was in the way of what its unit forbids"):
         said = life.do(f"journalctl --no-pager -q -o cat -u {AGENT} | grep -iE 'permission|not permitted|read-only|denied' || true")
         assert not said, said

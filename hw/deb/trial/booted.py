@@ -33,7 +33,7 @@ class LifeEnded(Exception):
 
 
 @dataclass
-class Life:
+class PackageLife:
     """A machine that lives through its checks, and what came of each: empty for one that holds, else what does not."""
 
     machine: Machine
@@ -44,7 +44,7 @@ class Life:
 
     @contextmanager
     def check(self, name: str, *, vital: bool = False) -> Iterator[None]:
-        """Run one check; what it says is noted, and the next one is run. vital: without it no other makes sense, and LifeEnded is raised."""
+        """Run one check; what it says is noted, and the next is run. vital: without it none makes sense, and LifeEnded is raised."""
         assert name not in self.checks, name
         began = time.monotonic()
         try:
@@ -104,7 +104,7 @@ def obstacle(architecture: str) -> str:
     return str(missing()) or foreign.obstacle(architecture)
 
 
-def lived(packages: dict[str, Path], architecture: str, folder: Path, say: Callable[[str], None] = print) -> Life:
+def lived(packages: dict[str, Path], architecture: str, folder: Path, say: Callable[[str], None] = print) -> PackageLife:
     """Live the packages' life in a new Debian below an empty folder. packages: by their names. Raises NotMade where it can't begin."""
     from . import agent_units, centre_units
     from .board import newer
@@ -123,7 +123,7 @@ def lived(packages: dict[str, Path], architecture: str, folder: Path, say: Calla
             inside[which] = f"{DEBS}/{which}.deb"
     script = Path(__file__).with_name("booted.sh")
     with started(script, root, folder / "machine.log", units=f"{AGENT} {INGESTER} {DIRECTOR} mosquitto") as machine:
-        life = Life(machine, inside, say)
+        life = PackageLife(machine, inside, say)
         life.seen["systemd"] = machine.run("systemctl --version").splitlines()[0]
         ends = (agent_units.removed, centre_units.removed)
         with suppress(LifeEnded):  # what failed is among the checks
@@ -133,13 +133,13 @@ def lived(packages: dict[str, Path], architecture: str, folder: Path, say: Calla
     return life
 
 
-def quick(life: Life, unit: str) -> None:
+def quick(life: PackageLife, unit: str) -> None:
     """Let systemd see sooner that a service hangs, and start it again sooner. Nothing else of the unit is changed."""
     text = f"[Service]\nRestartSec=1s\nWatchdogSec={WATCHDOG}\n"
     life.machine.put(f"/etc/systemd/system/{unit}.d/90-trial.conf", text.encode())
 
 
-def comes_back(life: Life, unit: str, how: str) -> None:
+def comes_back(life: PackageLife, unit: str, how: str) -> None:
     """Require that a service which is ended as `kill HOW` does is another process soon, and active."""
     pid, before = life.show(unit, "MainPID"), life.restarts(unit)
     life.do(f"kill -{how} {pid}")

@@ -6,7 +6,7 @@ import re
 
 from tests.worlds import MODELS
 
-from .booted import DB, DEVICE, DIRECTOR, FLEET, INGESTER, MODEL, NEWER, Life, comes_back, quick
+from .booted import DB, DEVICE, DIRECTOR, FLEET, INGESTER, MODEL, NEWER, PackageLife, comes_back, quick
 
 ALL = f"{INGESTER} {DIRECTOR} edgecloud-backup.timer edgecloud-renew.timer"
 SETTINGS = """\
@@ -26,7 +26,7 @@ systemctl restart mosquitto
 """
 
 
-def installed(life: Life) -> None:
+def installed(life: PackageLife) -> None:
     with life.check("edgecloud: the package installs, and starts nothing by itself"):
         life.install("edgecloud")
         for unit in ALL.split():
@@ -34,7 +34,7 @@ def installed(life: Life) -> None:
             assert life.show(unit, "UnitFileState") == "disabled", unit
 
 
-def set_up(life: Life) -> None:
+def set_up(life: PackageLife) -> None:
     life.machine.put(f"/srv/{MODEL}.tflite", (MODELS / f"{MODEL}.tflite").read_bytes())
     with life.check("edgecloud: set up as its pages say, its units are active at their start", vital=True):
         life.centre(f"init --fleet {FLEET}")
@@ -57,7 +57,7 @@ def set_up(life: Life) -> None:
 BEGIN = (installed, set_up)
 
 
-def ended(life: Life) -> None:
+def ended(life: PackageLife) -> None:
     for how in ("KILL", "STOP"):
         with life.check(f"edgecloud: SIG{how} to the ingester, and systemd starts it again"):
             comes_back(life, INGESTER, how)
@@ -68,7 +68,7 @@ def ended(life: Life) -> None:
         life.until("a version more is proven", lambda: life.verified() > held)
 
 
-def wrong_settings(life: Life) -> None:
+def wrong_settings(life: PackageLife) -> None:
     with life.check("edgecloud: wrong settings stop the ingester by a code that starts nothing again; right ones and a start mend it"):
         life.do("sed -i 's,mqtts://localhost:8883,telnet://localhost,' /etc/edgecloud/ingest.env")
         life.do(f"systemctl restart --no-block {INGESTER}")
@@ -80,7 +80,7 @@ def wrong_settings(life: Life) -> None:
         assert life.active(INGESTER)
 
 
-def upgraded(life: Life) -> None:
+def upgraded(life: PackageLife) -> None:
     with life.check("edgecloud: an upgrade while a board publishes starts what ran, and nothing else, and loses nothing"):
         life.do(f"systemctl stop {DIRECTOR}")
         pid, held = life.show(INGESTER, "MainPID"), life.verified()
@@ -97,7 +97,7 @@ def upgraded(life: Life) -> None:
         life.do(f"systemctl start {DIRECTOR}")
 
 
-def copied(life: Life) -> None:
+def copied(life: PackageLife) -> None:
     with life.check("edgecloud: the timer's service makes a copy, and the copy comes back exact"):
         assert life.show("edgecloud-backup.timer", "Triggers") == "edgecloud-backup.service"
         assert life.show("edgecloud-backup.timer", "NextElapseUSecRealtime")
@@ -117,7 +117,7 @@ def copied(life: Life) -> None:
         assert life.active("mosquitto.service")
 
 
-def journal(life: Life) -> None:
+def journal(life: PackageLife) -> None:
     with life.check("edgecloud: its lines in the journal name board and model, and are found by them"):
         said = life.do(f"journalctl --no-pager -q -o cat -u {INGESTER} EDGE_DEVICE={DEVICE} EDGE_MODEL={MODEL}")
         assert "verified" in said, said[-500:]
@@ -131,7 +131,7 @@ def journal(life: Life) -> None:
 COURSE = (journal, ended, wrong_settings, upgraded, copied)
 
 
-def removed(life: Life) -> None:
+def removed(life: PackageLife) -> None:
     with life.check("edgecloud: removal ends its services and leaves registry, keys and settings"):
         life.do("apt-get remove -y -q edgecloud")
         assert not life.do("pgrep -u edgecloud || true")

@@ -1,7 +1,7 @@
 """What a firmware team gets as Debian packages: their sizes, the same bytes twice, how exposed the services are, and a life in a Debian.
 
-FULL=1: in roots of all three architectures, else in this machine's own; the centre's package, too, and a life of both under systemd. Seconds
-under an emulator say nothing of a board.
+FULL=1: in roots of all three architectures, else in this machine's own; the centre's package, too, and a life of both under systemd.
+Seconds under an emulator say nothing of a board.
 """
 
 from __future__ import annotations
