@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgecommon import access, disk
 from edgecommon.printing import Answer, Parser, answered, epilog, require_sense
-from modelwire.errors import ConfigError, ModelWireError
+from modelwire.errors import BadArgument, ModelWireError
 
 from . import __version__, commands
 from .troubles import naming
@@ -90,6 +90,6 @@ def _surroundings(command: str, error: OSError) -> ModelWireError:
         return full
     if isinstance(error, PermissionError) and error.filename:
         return access.denied(Path(os.fsdecode(error.filename)), str(error.strerror))
-    named = ConfigError(reason=f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    named.hint = "edgeagent doctor" if not command.endswith((" init", " doctor")) else "see what stands at that path, or name another one"
-    return named
+    # Not ConfigError, with which systemd gives a service up: a process or a file more may be had in ten seconds, and no setting is wrong.
+    fix = "edgeagent doctor" if not command.endswith((" init", " doctor")) else "see what stands at that path, or name another one"
+    return BadArgument(reason=f"{error.filename}: {error.strerror}" if error.filename else str(error), fix=fix)

@@ -1,14 +1,19 @@
-"""Log lines on standard error: text for people, one JSON object a line for machines. No flood of messages makes a flood of them."""
+"""Log lines on standard error, or in systemd's journal: text for people, one JSON object a line for machines. No flood makes a flood."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
+import socket
+import struct
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 from .printing import as_json_text, visible, visible_lines
@@ -23,16 +28,21 @@ RANKS = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (loggi
 MESSAGE, TRACE = 2000, 8000  # characters of a message, and of where an error came from
 
 
-def start(package: str, level: str, formatter: logging.Formatter) -> None:
+JOURNAL = "/run/systemd/journal/socket"
+Fields = Callable[[str], Mapping[str, str]]  # what a message is about, as the journal's fields, made of the message
+
+
+def start(package: str, level: str, formatter: logging.Formatter, fields: Fields | None = None) -> None:
     """Send what `package` logs in this process to standard error. At level debug that is every line, else what SparingLines lets.
 
-    Where systemd's journal reads it, each line says how grave it is: `journalctl -p warning` then shows warnings alone.
+    Where systemd's journal reads it, the journal gets each line with its fields: how grave it is, of which kind, and what `fields` says.
     """
     root = logging.getLogger(package)
     for before in root.handlers:
         before.close()
-    handler = logging.StreamHandler(sys.stderr) if level.upper() == "DEBUG" else SparingLines(sys.stderr)
-    handler.setFormatter(RankedLines(formatter) if goes_to_journal(sys.stderr) else formatter)
+    journal = JournalSink(own_unit() or package, fields) if goes_to_journal(sys.stderr) else None
+    handler = Lines(sys.stderr, journal=journal) if level.upper() == "DEBUG" else SparingLines(sys.stderr, journal=journal)
+    handler.setFormatter(formatter)
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
@@ -45,6 +55,52 @@ def goes_to_journal(stream: TextIO, environment: Mapping[str, str] = os.environ)
     except (OSError, ValueError):  # closed, or no file at all
         return False
     return environment.get("JOURNAL_STREAM", "") == f"{about.st_dev}:{about.st_ino}"
+
+
+def own_unit(cgroup: Path = Path("/proc/self/cgroup")) -> str:
+    """Return the name of the service that this process is of, as systemd calls its lines; empty where it is of none."""
+    try:
+        found = re.findall(r"/([\w@.:-]+)\.service\b", cgroup.read_text())
+    except (OSError, ValueError):
+        return ""
+    return found[-1] if found else ""
+
+
+class JournalSink:
+    """systemd's journal by its own protocol: a line comes with fields, by which it is found. Source: systemd.io/JOURNAL_NATIVE_PROTOCOL."""
+
+    def __init__(self, identifier: str, fields: Fields | None, address: str = JOURNAL) -> None:
+        self._identifier, self._fields, self._address = identifier, fields or (lambda message: {}), address
+
+    def take(self, record: logging.LogRecord, line: str) -> bool:
+        """Give a line to the journal; return whether it took it. One that does not listen, or is slow, takes nothing."""
+        said = {
+            "MESSAGE": line, "PRIORITY": str(_rank(record.levelno)), "SYSLOG_IDENTIFIER": self._identifier, "LOGGER": record.name,
+            "MESSAGE_ID": message_id(record), "CODE_FILE": record.pathname, "CODE_LINE": str(record.lineno),
+            **self._fields(record.getMessage()),
+        }  # fmt: skip
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as one:
+                one.setblocking(False)  # a journal that is slow must not hold up the work
+                one.sendto(b"".join(_field(name, text) for name, text in said.items()), self._address)
+        except OSError:
+            return False
+        return True
+
+
+def message_id(record: logging.LogRecord) -> str:
+    """Return the kind of a line, 32 hexadecimal digits: of the words that the program has for it, whatever is filled in."""
+    kind = f"{record.name}\n{record.msg}\n{getattr(record, 'kind', '')}"
+    return hashlib.sha256(kind.encode(errors="replace")).hexdigest()[:32]
+
+
+def _field(name: str, text: str) -> bytes:
+    raw = text.encode(errors="replace")
+    return name.encode() + (b"\n" + struct.pack("<Q", len(raw)) if b"\n" in raw else b"=") + raw + b"\n"
+
+
+def _rank(level: int) -> int:
+    return next(rank for least, rank in RANKS if level >= least)
 
 
 _Place = tuple[str, int, str]  # a line of the program, and where its code says so, which of the things it tells by that line
@@ -61,7 +117,32 @@ class _LeftOut:
     last: str = ""
 
 
-class SparingLines(logging.StreamHandler[TextIO]):
+class Lines(logging.StreamHandler[TextIO]):
+    """Writes every line: to the journal where there is one, and where it takes none to the stream, ranked as sd-daemon(3) has it."""
+
+    def __init__(self, stream: TextIO, *, journal: JournalSink | None = None) -> None:
+        super().__init__(stream)
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write(record)
+
+    def _write(self, record: logging.LogRecord) -> int:
+        """Write a line; return its characters."""
+        if self.stream.closed:
+            return 0
+        try:
+            line = self.format(record)
+            if self._journal is None or not self._journal.take(record, line):
+                self.stream.write((line if self._journal is None else ranked(line, record.levelno)) + self.terminator)
+                self.flush()
+            return len(line)
+        except Exception:  # noqa: BLE001  # who listened is gone; logging's own handler does the same
+            self.handleError(record)
+            return 0
+
+
+class SparingLines(Lines):
     """Writes a few lines a minute of each kind and in all, and how many others there were: at the minute's end, or at the process's.
 
     Who can make a program log makes it write some 50 KB a minute at most. The first line of each kind is written in any minute, so a
@@ -70,10 +151,11 @@ class SparingLines(logging.StreamHandler[TextIO]):
     """
 
     def __init__(
-        self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic, later: Callable[[Callable[[], None]], None] | None = None
-    ) -> None:
+        self, stream: TextIO, *, journal: JournalSink | None = None, clock: Callable[[], float] = time.monotonic,
+        later: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:  # fmt: skip
         """clock: seconds; later: has a function called when the minute is over, by default on a thread of its own."""
-        super().__init__(stream)
+        super().__init__(stream, journal=journal)
         self._clock, self._later = clock, later or self._call_later
         self._timer: threading.Timer | None = None
         self._begin()
@@ -147,16 +229,10 @@ class SparingLines(logging.StreamHandler[TextIO]):
         path, line, _ = one.place
         self._write(logging.LogRecord(one.logger, one.level, path, line, "%s", (before + one.last,), None))
 
-    def _write(self, record: logging.LogRecord) -> None:
-        if self.stream.closed:
-            return
-        try:
-            line = self.format(record) + self.terminator
-            self._written += 1 + len(line) // LONG
-            self.stream.write(line)
-            self.flush()
-        except Exception:  # noqa: BLE001  # who listened is gone; logging's own handler does the same
-            self.handleError(record)
+    def _write(self, record: logging.LogRecord) -> int:
+        length = super()._write(record)
+        self._written += 1 + length // LONG
+        return length
 
     def close(self) -> None:
         """Say what was left out until now; `logging` closes its handlers when a process ends."""
@@ -180,16 +256,9 @@ class TextLines(logging.Formatter):
         return visible_lines(cut_trace(super().formatException(ei)))
 
 
-class RankedLines(logging.Formatter):
-    """Lines as the journal takes them from a service: each begins with its rank, which is no part of it. Source: sd-daemon(3)."""
-
-    def __init__(self, inner: logging.Formatter) -> None:
-        super().__init__()
-        self._inner = inner
-
-    def format(self, record: logging.LogRecord) -> str:
-        rank = next(rank for level, rank in RANKS if record.levelno >= level)
-        return "\n".join(f"<{rank}>{line}" for line in self._inner.format(record).split("\n"))
+def ranked(text: str, level: int) -> str:
+    """Return lines as the journal takes them from a service's standard error: each begins with its rank, which is no part of it."""
+    return "\n".join(f"<{_rank(level)}>{line}" for line in text.split("\n"))
 
 
 class JsonLines(logging.Formatter):

@@ -13,8 +13,8 @@ wheels: $(VENV)/.ready ## wheels for three processors, run under emulation; TWIC
 deb: $(VENV)/.ready ## Debian packages of agent and centre; ARCH=arm64 for one alone
 	$(VENV)/bin/python -m hw.deb $(if $(ARCH),--arch $(ARCH))
 
-deb-trial: $(VENV)/.ready ## a package's life in a Debian, installed to purged; ARCH=armhf
-	$(VENV)/bin/python -m hw.deb.trial --arch $(or $(ARCH),arm64)
+deb-trial: $(VENV)/.ready ## a package's life, installed to purged; ARCH=armhf, SYSTEMD=1
+	$(VENV)/bin/python -m hw.deb.trial $(if $(SYSTEMD),--systemd,--arch $(or $(ARCH),arm64))
 
 image: $(VENV)/.ready ## a flashable image; BOARD=qemu-arm64, rpi4 or rpi-zero2w
 	$(VENV)/bin/python -m hw.image --board $(BOARD)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgecommon import logs
-from modelwire.errors import BadArgument
+from modelwire.errors import BadArgument, ConfigError
 
 PREFIX = "EDGECLOUD_"
 DATABASE = "fleet.db"
 BROKER = "mqtt://127.0.0.1:1883"
+_ABOUT = re.compile(r"(?:[a-z]+ ){0,2}([a-z0-9][a-z0-9._-]{0,63})/([a-z0-9][a-z0-9._-]{0,63}?)(?=[@:,;]|\s|$)")
 
 
 def from_environment(name: str, default: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -37,6 +40,17 @@ def count(text: str, most: int) -> int:
     return int(text)
 
 
+@contextmanager
+def of_a_service(service: bool) -> Iterator[None]:
+    """Say that a setting is wrong as ConfigError, where a service reads it: systemd starts none again that ends with its code."""
+    try:
+        yield
+    except BadArgument as error:
+        if not service:
+            raise
+        raise ConfigError(reason=error.message, fix=error.next_step) from error
+
+
 def registry_path(flag: str | None) -> Path:
     """Return where the registry is."""
     return Path(flag or from_environment("DB", DATABASE))
@@ -45,4 +59,11 @@ def registry_path(flag: str | None) -> Path:
 def start_log(style: str, level: str) -> None:
     """Send log lines to standard error. style: "text", or "json" for one object a line."""
     text = logs.TextLines("%(asctime)s %(levelname)s %(name)s %(message)s")
-    logs.start("edgecloud", level, logs.JsonLines(lambda seconds: round(seconds, 3), trace="exception") if style == "json" else text)
+    as_json = logs.JsonLines(lambda seconds: round(seconds, 3), trace="exception")
+    logs.start("edgecloud", level, as_json if style == "json" else text, _fields)
+
+
+def _fields(message: str) -> dict[str, str]:
+    """Return what a line of the log is about, for the journal: the device and the model that its beginning names, if it does."""
+    named = _ABOUT.match(message)
+    return {"EDGE_DEVICE": named[1], "EDGE_MODEL": named[2]} if named else {}

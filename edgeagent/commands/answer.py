@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeagent.settings import reading, units
 from edgeagent.settings.reading import Loaded
+from edgeagent.settings.tree import Settings
 from edgeagent.state.folder import DeviceFolder
 from edgeagent.state.lineage import Lineage
 from edgecommon import access, disk, logs
@@ -68,8 +71,20 @@ def load(args: argparse.Namespace, path: Path | None = None) -> Loaded:
     loaded = reading.load(path, environment=os.environ, flags=flags(args))
     said = loaded.settings.log
     text = logs.TextLines("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
-    logs.start("edgeagent", said.level, logs.JsonLines(_utc, trace="trace") if args.json or said.format == "json" else text)
+    as_json = args.json or said.format == "json"
+    logs.start("edgeagent", said.level, logs.JsonLines(_utc, trace="trace") if as_json else text, partial(_fields, loaded.settings))
     return loaded
+
+
+def _fields(settings: Settings, message: str) -> dict[str, str]:
+    """Return what a line of the log is about, for the journal: whose it is, of which model, of which trouble."""
+    about = {"EDGE_FLEET": settings.device.fleet, "EDGE_DEVICE": settings.device.name}
+    first = message.partition(":")[0]
+    if any(first == one.name for one in settings.models):
+        about["EDGE_MODEL"] = first
+    if trouble := re.search(r"\btrouble ([a-z]+(?:-[a-z]+)*)\b", message):
+        about["EDGE_TROUBLE"] = trouble[1]
+    return about
 
 
 def _utc(seconds: float) -> str:

@@ -39,3 +39,19 @@ def test_log_lines_are_one_json_object_each(capsys: pytest.CaptureFixture[str]) 
     logger.info("not shown")
     logger.warning("shown")
     assert capsys.readouterr().err.strip().endswith("WARNING edgecloud.test shown")
+
+
+@pytest.mark.parametrize(
+    ("line", "device", "model"),
+    [
+        ("verified pi-7/digits@12", "pi-7", "digits"), ("dropped pi-7/digits: Malformed: record", "pi-7", "digits"),
+        ("pi-7/digits.v2@3 met a fault of this program", "pi-7", "digits.v2"), ("pi-7/digits is two: see", "pi-7", "digits"),
+        ("connected to mqtts://localhost:8883, listening on e1/home/+/+/up/#", None, None),
+        ("/var/lib/edgecloud/fleet.db: no room", None, None),
+        ("an answer on e1/home/pi-7/digits/dn/x is left out", None, None), ("refused what pi-8 said of pi-7/digits", None, None),
+        ("", None, None), ("verified pi-7/digits\nEDGE_DEVICE=pi-8", "pi-7", "digits"),
+    ],
+)  # fmt: skip
+def test_a_line_for_the_journal_names_the_device_that_it_begins_with(line: str, device: str | None, model: str | None) -> None:
+    wanted = {"EDGE_DEVICE": device, "EDGE_MODEL": model} if device else {}
+    assert settings._fields(line) == wanted

@@ -7,10 +7,13 @@ import json
 import logging
 import os
 import re
+import socket
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -186,11 +189,12 @@ def test_threads_and_ends_of_minutes_lose_no_count() -> None:
     assert left + sum("more" not in line for line in said) == 8000
 
 
-def test_the_journal_is_told_how_grave_each_line_is_and_nobody_else(capsys: pytest.CaptureFixture[str]) -> None:
-    ranked = logs.RankedLines(logging.Formatter("%(message)s"))
+def test_a_line_on_the_way_to_the_journal_says_how_grave_it_is() -> None:
     levels = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG, 5)
-    said = [ranked.format(logging.LogRecord("o", level, "", 1, "a\nb", (), None)) for level in levels]
-    assert said == [f"<{rank}>a\n<{rank}>b" for rank in (2, 3, 4, 6, 7, 7)]
+    assert [logs.ranked("a\nb", level) for level in levels] == [f"<{rank}>a\n<{rank}>b" for rank in (2, 3, 4, 6, 7, 7)]
+
+
+def test_only_a_standard_error_that_systemd_gave_goes_to_the_journal() -> None:
     with open(__file__) as file:
         about = os.fstat(file.fileno())
         here = f"{about.st_dev}:{about.st_ino}"
@@ -201,13 +205,65 @@ def test_the_journal_is_told_how_grave_each_line_is_and_nobody_else(capsys: pyte
     assert not logs.goes_to_journal(io.StringIO(), {"JOURNAL_STREAM": ""})
 
 
-def test_a_log_that_the_journal_reads_begins_with_its_rank() -> None:
-    start = "from edgecommon import logs; logs.start('o', 'info', logging.Formatter('%(message)s'))"
-    program = f"import logging; {start}; logging.getLogger('o').warning('late')"
+def entry(raw: bytes) -> dict[str, str]:
+    """Read what came for the journal, as its protocol has it."""
+    found = {}
+    while raw:
+        line, _, rest = raw.partition(b"\n")
+        name, equals, text = line.partition(b"=")
+        if not equals:
+            (length,) = struct.unpack("<Q", rest[:8])
+            text, rest = rest[8 : 8 + length], rest[8 + length :].removeprefix(b"\n")
+        found[name.decode()] = text.decode()
+        raw = rest
+    return found
+
+
+PROGRAM = """
+import logging, sys
+from edgecommon import logs
+logs.JournalSink.__init__.__defaults__ = (sys.argv[1],)
+logs.start("o", sys.argv[2], logging.Formatter("%(message)s"), lambda message: {"EDGE_MODEL": message[:6]})
+for n in (1, 2):
+    logging.getLogger("o.p").warning("%s: late by %d s", "digits", n)
+logging.getLogger("o.p").info("digits\\nEDGE_MODEL=forged")
+"""
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+@pytest.mark.parametrize("listens", [True, False])
+def test_the_journal_gets_fields_by_which_a_line_is_found_and_ranked_lines_where_it_does_not_listen(
+    tmp_path: Path, level: str, listens: bool
+) -> None:
+    address = str(tmp_path / "journal")
     reading, writing = os.pipe()
     about = os.fstat(writing)
     environment = {**os.environ, "JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"}
-    subprocess.run([sys.executable, "-c", program], stderr=writing, env=environment, check=True)
-    os.close(writing)
-    with os.fdopen(reading) as read:
-        assert read.read() == "<4>late\n"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        if listens:
+            journal.bind(address)
+        subprocess.run([sys.executable, "-c", PROGRAM, address, level], stderr=writing, env=environment, check=True)
+        os.close(writing)
+        with os.fdopen(reading) as read:
+            rest = read.read()
+        if not listens:
+            assert rest == "<4>digits: late by 1 s\n<4>digits: late by 2 s\n<6>digits\n<6>EDGE_MODEL=forged\n"
+            return
+        assert rest == "", "and no line twice"
+        first, second, third = (entry(journal.recv(65536)) for _ in range(3))
+    assert (first["MESSAGE"], first["PRIORITY"], first["LOGGER"]) == ("digits: late by 1 s", "4", "o.p")
+    assert first["EDGE_MODEL"] == third["EDGE_MODEL"] == "digits" and third["MESSAGE"] == "digits\nEDGE_MODEL=forged"
+    assert first["MESSAGE_ID"] == second["MESSAGE_ID"] != third["MESSAGE_ID"] and re.fullmatch("[0-9a-f]{32}", first["MESSAGE_ID"])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("0::/system.slice/edgecloud-ingest.service\n", "edgecloud-ingest"), ("0::/user.slice/user-1.slice/session-2.scope\n", ""),
+        ("12:pids:/x\n1:name=systemd:/user.slice/user@1000.service/app.slice/mine.service/below\n", "mine"), ("", ""),
+    ],
+)  # fmt: skip
+def test_a_line_in_the_journal_is_called_as_its_unit_is(tmp_path: Path, text: str, name: str) -> None:
+    (tmp_path / "cgroup").write_text(text)
+    assert logs.own_unit(tmp_path / "cgroup") == name
+    assert logs.own_unit(tmp_path / "none") == ""

@@ -139,3 +139,40 @@ def test_a_package_lives_in_a_debian_from_its_installation_to_its_purge(tmp_path
         raise
     trial = tried(package, "amd64", tmp_path / "trial")
     assert trial.seen["equal"] and __version__ in trial.seen["version"]
+
+
+STATES = {"active": True, "activating": True, "reloading": True, "deactivating": True, "inactive": False, "failed": False, "": True}
+
+
+@pytest.mark.parametrize("name", ["edgeagent", "edgecloud"])
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("policy", [None, 0, 101, 104])
+def test_a_service_runs_after_an_upgrade_if_it_was_to_run_before(name: str, state: str, policy: int | None, tmp_path: Path) -> None:
+    """state: before the upgrade; empty: nothing was there before. policy: what policy-rc.d answers, where there is one."""
+    told = tmp_path / "told"
+    for folder in ("bin", "run/systemd/system", "sbin"):
+        (tmp_path / folder).mkdir(parents=True)
+    quiet = ("adduser", "addgroup", "install", "deb-systemd-helper", "deb-systemd-invoke")
+    programs = {f"bin/{one}": "exit 0" for one in quiet}
+    programs["bin/systemctl"] = f'case "$*" in show*) echo "$STATE" ;; *start*) echo "$*" >>{told} ;; esac'
+    if policy is not None:
+        programs["sbin/policy-rc.d"] = f"exit {policy}"
+    for place, text in programs.items():
+        (tmp_path / place).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / place).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "STATE": state}
+
+    def run(script: str, *words: str, state: str = state) -> None:
+        text = (tree.SCRIPTS / name / script).read_text()
+        for place in ("/run/", "/var/lib/", "/etc/", "/usr/sbin/policy"):
+            text = text.replace(place, f"{tmp_path}{place.removeprefix('/usr')}")
+        (tmp_path / script).write_text(text)
+        subprocess.run(["sh", str(tmp_path / script), *words], check=True, env={**environment, "STATE": state})
+
+    if state:
+        run("prerm", "upgrade", "9.0")
+        run("prerm", "upgrade", "9.0", state="inactive")  # tried again: by now it is stopped
+    run("postinst", "configure", "1.0" if state else "")
+    started = told.read_text() if told.exists() else ""
+    assert (f"--no-block start {name}" in started) is (STATES[state] and policy != 101), started
+    assert not list((tmp_path / "run").glob("edge*")), "a note is left for the next upgrade"

@@ -18,6 +18,7 @@ from tests.house.pages import ROOT
 
 SYSTEMD = Path("/lib/systemd/systemd")
 NEEDED = ("unshare", "nsenter", "setpriv", "systemctl")
+OURS = "edgeagent edgecloud-ingest edgecloud-backup"
 LIMIT = 120.0  # seconds; a safety limit
 PROJECT, ENVIRONMENT = "/srv/project", "/srv/environment"  # in it
 PROGRAM = f"""#!/bin/sh
@@ -49,12 +50,12 @@ def missing() -> str:
 class Machine:
     """A machine that runs. Commands in it are run as root, unless they say otherwise."""
 
-    def __init__(self, init: int) -> None:
-        self.init = init  # PID 1 of it, as seen from here
+    def __init__(self, init: int, units: str) -> None:
+        self.init, self.units = init, units  # PID 1 of it, as seen from here; what an error shows
 
     def try_run(self, command: str, *, given: bytes | None = None) -> subprocess.CompletedProcess[str]:
         """Run a line of bash in it and return what came of it."""
-        enter = ["nsenter", "-t", str(self.init), "-m", "-u", "-i", "-C", "-p", "-r", "-w"]
+        enter = ["nsenter", "-t", str(self.init), "-m", "-u", "-i", "-n", "-C", "-p", "-r", "-w"]
         tools = "PATH=/opt/tools:/usr/sbin:/usr/bin"
         done = subprocess.run(
             [*enter, "env", "-i", tools, "LANG=C.UTF-8", "SYSTEMD_PAGER=", "bash", "-e", "-c", command],
@@ -86,33 +87,40 @@ class Machine:
         return time.monotonic() - began
 
     def journal(self) -> str:
-        units = "edgeagent edgecloud-ingest edgecloud-backup"
-        done = self.try_run(f"systemctl status --no-pager --lines=0 {units}; journalctl --no-pager -n 80")
+        done = self.try_run(f"systemctl status --no-pager --lines=0 {self.units}; journalctl --no-pager -n 80")
         return done.stdout + done.stderr
 
 
 @contextmanager
 def machine(folder: Path) -> Iterator[Machine]:
     """Start a machine for the time of a `with` block, with our two programs in /opt and the users that the pages make."""
-    root, cgroup = folder / "root", Path(_cgroups() or "") / f"edge-machine-{os.getpid()}"
+    root = folder / "root"
     root.mkdir()
-    cgroup.mkdir()
     # Under /srv: the units hide /home and /tmp, where the project and its environment may lie.
     seen = {str(ROOT): PROJECT, sys.prefix: ENVIRONMENT}
     if not Path(sys.base_prefix).is_relative_to("/usr"):
         seen[sys.base_prefix] = sys.base_prefix
-    script = Path(__file__).with_name("machine.sh")
-    with (folder / "machine.log").open("wb") as log:
-        dies_too = ["setpriv", "--pdeathsig", "KILL"]  # it outlives no killed test
-        command = [*dies_too, "bash", str(script), str(root), str(cgroup), *(f"{path}={at}" for path, at in seen.items())]
-        outer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        made = Machine(_init_of(outer, folder / "machine.log"))
-        made.until("it starts", lambda: made.try_run("systemctl is-system-running").stdout.strip() in ("running", "degraded"))
+    shown = [f"{path}={at}" for path, at in seen.items()]
+    with started(Path(__file__).with_name("machine.sh"), root, folder / "machine.log", *shown) as made:
         for user in ("edgeagent", "edgecloud"):
             made.run(f"useradd --system --home-dir /var/lib/{user} --create-home --shell /usr/sbin/nologin {user}")
             made.put(f"/opt/{user}/bin/{user}", PROGRAM.format(module=user).encode(), 0o755)
         made.put("/opt/tools/sudo", SUDO.encode(), 0o755)
+        yield made
+
+
+@contextmanager
+def started(script: Path, root: Path, log: Path, *more: str, units: str = OURS) -> Iterator[Machine]:
+    """Start systemd as a script does that is given a root, a cgroup of its own, and more. units: whose states an error shows."""
+    cgroup = Path(_cgroups() or "") / f"edge-machine-{os.getpid()}"
+    cgroup.mkdir()
+    with log.open("wb") as said:
+        dies_too = ["setpriv", "--pdeathsig", "KILL"]  # it outlives no killed test
+        command = [*dies_too, "bash", str(script), str(root), str(cgroup), *more]
+        outer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+    try:
+        made = Machine(_init_of(outer, log), units)
+        made.until("it starts", lambda: made.try_run("systemctl is-system-running").stdout.strip() in ("running", "degraded"))
         yield made
     finally:
         outer.kill()  # PID 1 in it dies with this one, and with PID 1 all the others

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["centre", "course", "units"]
+__all__ = ["booted", "centre", "course", "units"]

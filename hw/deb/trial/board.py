@@ -62,10 +62,9 @@ class Board:
         (self.root / "var" / "tmp" / package.name).unlink()
         return time.monotonic() - began
 
-    def start(self, log: Path) -> None:
-        """Start the agent as its unit does."""
-        words = [*_as("edgeagent"), "edgeagent", "run", "--dir", str(AGENT)]
-        whole = foreign.command(self.root, words, env={"OPENBLAS_NUM_THREADS": "1"}, binds=self._binds)
+    def start(self, log: Path, words: Sequence[str] = ("edgeagent", "run", "--dir", str(AGENT)), user: str = "edgeagent") -> None:
+        """Start the package's service as its unit does."""
+        whole = foreign.command(self.root, [*_as(user), *words], env={"OPENBLAS_NUM_THREADS": "1"}, binds=self._binds)
         with log.open("ab") as file:
             self._agent = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 

@@ -119,7 +119,7 @@ def _upgraded_in_a_round(trial: Trial, board: Board, fleet: Fleet, package: Path
 
     while not (stands := left())["done"]:  # a kill may come between the file and its first step
         board.start(log)
-        _until("a round is under way", under_way)
+        until("a round is under way", under_way)
         board.stop()
     trial.seen["interrupted"] = f"step {stands['done']} of {stands['steps']}"
     before = board.kept(HOME)
@@ -127,7 +127,7 @@ def _upgraded_in_a_round(trial: Trial, board: Board, fleet: Fleet, package: Path
     require("9.0" in board.do("dpkg-query", "-W", "edgeagent"), "the newer package is not installed")
     require(board.kept(HOME) == before, "the upgrade changed something in the folder of the state")
     board.start(log)
-    _until("the centre has proven the version", lambda: _verified(fleet))
+    until("the centre has proven the version", lambda: _verified(fleet))
     board.stop()
 
 
@@ -172,7 +172,7 @@ def _removed(trial: Trial, board: Board, fleet: Fleet, package: Path) -> None:
     require(not left, f"purging the package leaves {left}")
 
 
-def _until(what: str, true: Callable[[], bool], *, within: float = LIMIT) -> None:
+def until(what: str, true: Callable[[], bool], *, within: float = LIMIT) -> None:
     began = time.monotonic()
     while not true():
         if time.monotonic() - began > within:

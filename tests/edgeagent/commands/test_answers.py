@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgeagent import cli
+from edgeagent.commands.answer import _fields
+from edgeagent.program import _surroundings
 from edgeagent.service.goal import Goal
+from edgeagent.settings import tree
 from modelwire.errors import ConfigError
 from tests.edgeagent.boards import ScriptedModel, centre, fill, make, rig
 from tests.edgeagent.centre import FakeClock
+from tests.house.pages import ROOT
 
 
 def test_status_of_a_round_from_a_model_without_a_score(tmp_path: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,3 +51,21 @@ def test_samples_of_a_model_that_is_not_there_are_an_error_not_an_empty_list(tmp
     make(tmp_path / "d")
     assert cli.main(["samples", "list", "nosuch", "--dir", str(tmp_path / "d")]) == ConfigError.code
     assert "it has tiny" in capsys.readouterr().err
+
+
+def test_a_line_for_the_journal_says_whose_it_is_of_which_model_and_of_which_trouble() -> None:
+    models = (tree.ModelSettings("digits", tree.TrainSettings(), tree.UpdateSettings()),)
+    held = tree.Settings(tree.DeviceSettings(name="pi-7", fleet="home"), models=models)
+    own = {"EDGE_FLEET": "home", "EDGE_DEVICE": "pi-7"}
+    assert _fields(held, "connected to mqtt://127.0.0.1") == own
+    assert _fields(held, "digits: @4 verified") == own | {"EDGE_MODEL": "digits"}
+    assert _fields(held, "pears: @4 verified") == own, "no model of this board"
+    said = "digits: trouble flash-spent: 3 MB today; you asked for this round"
+    assert _fields(held, said) == own | {"EDGE_MODEL": "digits", "EDGE_TROUBLE": "flash-spent"}
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO])
+def test_want_of_means_is_no_fault_of_the_settings_with_which_systemd_gives_the_agent_up(number: int) -> None:
+    unit = (ROOT / "deploy" / "edgeagent.service").read_text()
+    (never,) = re.findall(r"^RestartPreventExitStatus=(.*)$", unit, re.M)
+    assert str(_surroundings("edgeagent run", OSError(number, "no more")).code) not in never.split()

@@ -256,7 +256,7 @@ def test_doctor_names_what_to_fix(desk: Desk) -> None:
     assert "FIX  broker" in desk.run("doctor", "--broker", "mqtt://127.0.0.1:1")[1]
 
 
-def test_a_readable_key_or_one_of_another_fleet_does_not_start_an_ingester(desk: Desk) -> None:
+def test_a_readable_key_or_one_of_another_fleet_does_not_start_an_ingester(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.ok("init")
     (desk.folder / "receipt.key").chmod(0o640)
     assert "chmod 600" in desk.error("ingest", "--once")["hint"]
@@ -268,6 +268,10 @@ def test_a_readable_key_or_one_of_another_fleet_does_not_start_an_ingester(desk:
     (desk.folder / "other.key").chmod(0o600)
     assert "none of the receipt keys" in str(desk.error("ingest", "--once", "--key", "other.key")["message"])
     assert desk.error("ingest", "--broker", "http://x", "--once")["error"] == "BadArgument"
+    assert desk.error("ingest", "--broker", "http://x")["code"] == 10, "a service with that code is not started again"
+    monkeypatch.setenv("EDGECLOUD_WORKERS", "many")
+    assert (said := desk.error("ingest"))["error"] == "ConfigError" and "'many' is not a whole number" in str(said["message"])
+    monkeypatch.delenv("EDGECLOUD_WORKERS")
     assert desk.error("ingest", "--once", "--idle", "soon")["error"] == "Usage"
     assert desk.error("ingest", "--idle", "3")["message"] == "--idle does nothing without --once"
 

@@ -1,6 +1,7 @@
 """What a firmware team gets as Debian packages: their sizes, the same bytes twice, how exposed the services are, and a life in a Debian.
 
-FULL=1: in roots of all three architectures, else in this machine's own. Seconds under an emulator say nothing of a board.
+FULL=1: in roots of all three architectures, else in this machine's own; the centre's package, too, and a life of both under systemd.
+Seconds under an emulator say nothing of a board.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from hw import foreign
 from hw.deb import building
 from hw.deb.running import NotMade
 from hw.deb.targets import MADE, OWN
+from hw.deb.trial import booted, centre
 from hw.deb.trial.course import Trial, tried
 from hw.deb.trial.units import exposures
 from tests.evidence.parts import Figures, alone
@@ -45,6 +47,8 @@ def measure(full: bool) -> Figures:
                 trials.append(_lived(package, architecture, folder / f"trial-{architecture}", figures))
             except (NotMade, foreign.CannotRun) as error:
                 print(f"deb: {architecture} is not measured here: {error}", file=sys.stderr)
+        if full:
+            figures |= _centres(folder) | _booted(folder, own)
         if trials:
             figures["deb_trials"] = len(trials)
             trained = [bool(one.seen["equal"]) for one in trials if "equal" in one.seen]
@@ -59,12 +63,46 @@ def _lived(package: Path, architecture: str, folder: Path, figures: Figures) -> 
         raise NotMade("a Debian in a folder needs root")
     if why := foreign.obstacle(architecture):
         raise NotMade(why)
-    trial = tried(package, architecture, folder, lambda line: print(line, file=sys.stderr, flush=True))
+    trial = tried(package, architecture, folder, _say)
     figures[f"deb_installed_mib_{architecture}"] = round(trial.seen["mib"], 1)
     suffix = "" if architecture == OWN.get(os.uname().machine) else "_emulated"
     figures[f"deb_install_s_{architecture}{suffix}"] = round(trial.seconds["install"], 1)
     figures[f"deb_upgrade_s_{architecture}{suffix}"] = round(trial.seconds["upgrade"], 1)
     return trial
+
+
+def _centres(folder: Path) -> Figures:
+    """Return in how many roots the centre's package proved a board's versions, and whether its file was the board's."""
+    seen = []
+    for architecture in MADE["edgecloud"]:
+        try:
+            if why := foreign.obstacle(architecture):
+                raise NotMade(why)
+            package = building.build("edgecloud", architecture, out=folder / "deb")
+            seen.append(centre.tried(package, architecture, folder / f"centre-{architecture}", _say).seen)
+        except (NotMade, foreign.CannotRun, RuntimeError) as error:
+            print(f"deb: edgecloud for {architecture} is not measured here: {error}", file=sys.stderr)
+    if not seen:
+        return {}
+    return {"deb_centre_trials": len(seen), "deb_centre_bits_equal": sum(bool(one["equal"]) for one in seen) / len(seen)}
+
+
+def _booted(folder: Path, own: str) -> Figures:
+    """Return how many promises were looked at in a Debian with systemd as PID 1, and how many did not hold."""
+    try:
+        if own not in MADE["edgecloud"] or (why := booted.obstacle(own)):
+            raise NotMade(why if own in MADE["edgecloud"] else f"no package of the centre is for {own}")
+        (folder / "life").mkdir()
+        packages = {name: building.build(name, own, out=folder / "life" / "deb", packing="none") for name in MADE}
+        life = booted.lived(packages, own, folder / "life", _say)
+    except (NotMade, foreign.CannotRun) as error:
+        print(f"deb: no life under systemd: {error}", file=sys.stderr)
+        return {}
+    return {"deb_systemd_checks": len(life.checks), "deb_systemd_failed": len(life.failed)}
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _complaints(package: Path) -> Figures:

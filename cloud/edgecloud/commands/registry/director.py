@@ -11,7 +11,7 @@ from edgecloud.registry import open_registry
 from edgecloud.registry.privacy import require_private
 from edgecloud.rollouts.directing import RolloutDirector
 from edgecloud.rollouts.stepping import StepDone
-from edgecloud.settings import from_environment, registry_path, start_log
+from edgecloud.settings import from_environment, of_a_service, registry_path, start_log
 from edgecommon.printing import Answer
 from edgecommon.systemd import Systemd
 from modelwire.wire.keys import KeyKind
@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> Answer:
     sealed = keys.read_key_file(file, KeyKind.DIRECTOR_PRIVATE)
     keys.require_speaks(sealed, Role.DIRECTOR, held, file)  # before anybody types
     passphrase = passphrase_of(args)
-    every = parse_expires(args.every or from_environment("EVERY", EVERY), "--every")
+    with of_a_service(not args.once):
+        every = parse_expires(args.every or from_environment("EVERY", EVERY), "--every")
 
     def read_key() -> PrivateKey:
         return keys.load_key(file, KeyKind.DIRECTOR_PRIVATE, passphrase)

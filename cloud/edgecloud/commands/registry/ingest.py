@@ -11,7 +11,7 @@ from edgecloud.feasibility.lazily import SHARE
 from edgecloud.intake import mqtt
 from edgecloud.intake.service import Ingester, Pace, wait_for_room
 from edgecloud.registry import open_registry
-from edgecloud.settings import count, from_environment, registry_path, seconds, start_log
+from edgecloud.settings import count, from_environment, of_a_service, registry_path, seconds, start_log
 from edgecloud.workers.pool import usual_count
 from edgecommon.arguments import number, only_with, whole
 from edgecommon.printing import Answer
@@ -72,11 +72,12 @@ def run(args: argparse.Namespace) -> Answer:
     def read_key() -> PrivateKey:
         return keys.load_key(Path(key_file) if key_file else path.parent / keys.RECEIPT, KeyKind.RECEIPT_PRIVATE, passphrase)
 
-    broker = broker_of(args)
-    client = client_id_of(args, fleet)
-    usual = 0 if args.once else usual_count()
-    workers = args.workers if args.workers is not None else count(from_environment("WORKERS", str(usual)), WORKERS_MAX)
-    pace = Pace(resend=args.resend or seconds(from_environment("RESEND", "30")), workers=workers, evaluate=_share(args))
+    with of_a_service(not args.once):
+        broker = broker_of(args)
+        client = client_id_of(args, fleet)
+        usual = 0 if args.once else usual_count()
+        workers = args.workers if args.workers is not None else count(from_environment("WORKERS", str(usual)), WORKERS_MAX)
+        pace = Pace(resend=args.resend or seconds(from_environment("RESEND", "30")), workers=workers, evaluate=_share(args))
     folder = args.certificates or from_environment("CERTIFICATES", "")
     certificates = Path(folder) if folder else None
     transport = mqtt.MqttTransport(broker, fleet=fleet, client_id=client)
