@@ -371,7 +371,7 @@ def test_no_socket_waits_for_a_service_that_waits_for_sockets() -> None:
 
 
 def test_the_console_shows_the_agents_warnings_and_not_its_other_lines() -> None:
-    """Units that speak there as a whole have their lines at a level that gets there; the agent gives each line its own level, by the journal."""
+    """Units that speak there as a whole have their lines at a level that gets there; the agent gives its lines levels, by the journal."""
     places = [Path(rootfs.__file__).parent / "overlay/etc/systemd", Path(rootfs.__file__).parent / "onboard/units"]
     journal = configparser.ConfigParser()
     journal.read(places[0] / "journald.conf.d/10-image.conf")
