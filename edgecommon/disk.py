@@ -31,6 +31,11 @@ class FileSystem:
     files_free: int | None  # None where it does not count them
     read_only: bool
 
+    @property
+    def full(self) -> bool:
+        """Whether this user finds no room for what SQLite needs, or for one file more."""
+        return self.free < TRIED or self.files_free == 0
+
     def told(self, needed: int = 0) -> str:
         """Return what people read of it. needed: bytes that were to be written, 0 where nobody knows."""
         name = f"{self.place} ({self.kind})" if self.kind else self.place

@@ -19,7 +19,6 @@ from edgeagent.troubles.noted import NotedTrouble, all_noted
 from edgeagent.troubles.table import trouble
 from edgeagent.troubles.told import told, told_by_system
 from edgecommon import disk
-from edgecommon.disk import FileSystem
 from edgecommon.sqlite import Database
 from modelwire.wire import topics
 
@@ -59,17 +58,13 @@ def _of_disk(device: Glance) -> Iterator[Befallen]:
         yield Befallen(name if trouble(name) else "disk-full", str(device.waits.get("message", "")))
     elif device.disk is not None and device.disk.read_only:
         yield Befallen("disk-read-only", device.disk.told())
-    elif device.disk is not None and _is_full(device.disk):
+    elif device.disk is not None and device.disk.full:
         yield Befallen("disk-full", device.disk.told())
     for one in device.unseen:
         if one.why == SPOOL_GONE:
             yield Befallen("samples-gone", one.why)
         elif one.owner:
             yield Befallen("not-ours", f"{one.what}: {one.why}")
-
-
-def _is_full(system: FileSystem) -> bool:
-    return system.free < disk.TRIED or system.files_free == 0
 
 
 def _of_database(device: Glance, now: float) -> Iterator[Befallen]:

@@ -48,7 +48,8 @@ class BoardCounts:
         self._answered = ""  # the boot in which the centre answered, once it did in this run
         self._off: str | None = None  # what was said of the clock in this run; None before it was compared
         self._spent = self._wore = ""
-        self._tell_again = 0.0
+        self._tell_again = self._look_again = 0.0
+        self._disk = ""  # the trouble of the disk that was seen
 
     def begin(self) -> None:
         now = self._clock.monotonic()
@@ -132,9 +133,8 @@ class BoardCounts:
 
     def _tell_centre(self, sessions: Collection[Session], waits_for: DiskUnwritable | None, now: float) -> None:
         """Have a hello said where there is a trouble that the centre was not told of: the next one may be an hour off."""
-        name = naming.name_of(waits_for) if waits_for is not None else ""
-        known = trouble(name)
-        beside = {**told_by_system(), **({name: known.seen} if known is not None else {})}
+        known = trouble(naming.name_of(waits_for) if waits_for is not None else self._look_at_disk(now))
+        beside = {**told_by_system(), **({known.id: known.seen} if known is not None else {})}
         for session in sessions:
             session.agreement.beside = beside
         news = [session for session in sessions if session.welcomed and session.agreement.has_news()]
@@ -143,6 +143,18 @@ class BoardCounts:
             for session in news:
                 with suppress(LinkError):  # it goes with the next connection
                     session.say_hello(now)
+
+    def _look_at_disk(self, now: float) -> str:
+        """Return the trouble of the disk, by its id: one that has nothing to write learns of a full disk hours later else."""
+        if now >= self._look_again:
+            self._look_again = now + TELL_EVERY
+            with suppress(OSError):
+                system = disk.file_system_of(Path(self._device.database.path))
+                found = "disk-read-only" if system.read_only else "disk-full" if system.full else ""
+                if found and found != self._disk:
+                    _log.warning("trouble %s: %s", found, system.told())
+                self._disk = found
+        return self._disk
 
     def _look_for_answers(self, sessions: Collection[Session]) -> None:
         """Keep the name of this boot once the centre has answered a hello of this run: a system on trial is called good by it."""

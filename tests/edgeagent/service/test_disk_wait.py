@@ -38,6 +38,22 @@ def here(caplog: pytest.LogCaptureFixture, text: str) -> int:
     return sum(text in r.getMessage() for r in caplog.records if r.levelno >= logging.INFO)
 
 
+def test_an_agent_with_nothing_to_write_sees_that_its_disk_is_full(
+    small: SmallDisk, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    c = centre(clock)
+    with rig(small.path / "d", c, train__min_samples="1000") as r:
+        c.after(90, small.fill)
+        r.serve(300)
+        said = [troubles_in(record.more) for _, record in c.up if isinstance(record, Hello)]
+        assert "disk-full" not in said[0] and "disk-full" in said[-1]
+        assert here(caplog, "trouble disk-full: ") == 1
+        c.after(1, small.free)
+        r.serve(4000)
+        said = [troubles_in(record.more) for _, record in c.up if isinstance(record, Hello)]
+        assert "disk-full" not in said[-1]
+
+
 @pytest.mark.slow("lives through many rounds", seconds=4)
 def test_rounds_go_on_when_there_is_room_and_no_number_is_used_twice(
     small: SmallDisk, clock: FakeClock, caplog: pytest.LogCaptureFixture
