@@ -165,7 +165,7 @@ def full_start(board: Board, centre: Centre) -> list[str]:
 def used_claim(board: Board, centre: Centre) -> list[str]:
     switch_on(board, centre, {"PLAN": "round", "BATCHES": 1, "PAUSE": 1})
     board.wait(r"^active .*$", PATIENCE)
-    board.console.wait(r"WARNING.*claim.*used|claim.*used up", PATIENCE, lambda: board.on)
+    board.console.wait(r"WARNING the claim [0-9a-f]+ does not let this board in: .*all are in", PATIENCE, lambda: board.on)
     waiting = until(lambda: [one for one in centre.ask("devices")["waiting"] if one["device"] == OTHER])
     if not waiting or not (waiting[0].get("claim") or {}).get("refused"):
         return [f"the centre does not say why it waits: {waiting}"]
