@@ -35,7 +35,7 @@ def test_a_heading_without_a_command_is_an_error() -> None:
 def test_what_the_page_puts_onto_a_card_sets_a_board_up(tmp_path: Path) -> None:
     (settings,) = re.findall(r"^```toml\n(.*?)^```", section(TEXT, "An image"), re.M | re.S)
     names = [row[0].strip("`") for row in rows(section(TEXT, "An image"))]
-    assert names == ["edgeagent.toml", "fleet.pub", "digits.tflite", "line-3.claim", "device.key", "authorized_keys"]
+    assert names == ["edgeagent.toml", "fleet.pub", "digits.tflite", "line-3.claim", "device.key", "authorized_keys", "wifi.toml"]
     boot = tmp_path / "boot"
     boot.mkdir()
     (boot / "edgeagent.toml").write_text(settings)
