@@ -4,6 +4,7 @@
 set -euo pipefail
 root=$1 cgroup=$2
 shift 2
+. "$(dirname "$0")/mounts.sh"
 if [ "${MACHINE:-}" = "" ]; then
   echo $$ >"$cgroup/cgroup.procs"
   MACHINE=inside exec unshare --pid --mount --uts --ipc --cgroup --fork --kill-child=SIGKILL --propagation private bash "$0" "$root" "$cgroup" "$@"
@@ -23,17 +24,7 @@ done
 ln -s /run var/run
 echo 127.0.0.1 localhost >etc/hosts
 echo 0123456789abcdef0123456789abcdef >etc/machine-id
-mount -t proc proc proc
-mount --bind proc/sys proc/sys
-mount -o remount,bind,ro proc/sys
-mount -t sysfs -o ro sysfs sys
-mount -t cgroup2 cgroup2 sys/fs/cgroup
-mount -t tmpfs -o mode=755 dev dev
-for name in null zero full random urandom tty; do touch "dev/$name" && mount --bind "/dev/$name" "dev/$name"; done
-mkdir dev/shm dev/pts
-mount -t devpts -o newinstance,ptmxmode=0666,mode=620 pts dev/pts
-ln -s pts/ptmx dev/ptmx
-mount -t tmpfs -o mode=1777,size=256m shm dev/shm
+kernel_mounts
 
 # What a system does besides when it starts (modules, udev, sysctl, fstab) is no business of this one.
 for name in system/sysinit.target.wants system/multi-user.target.wants system/timers.target.wants system/sockets.target.wants \

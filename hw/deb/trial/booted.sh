@@ -3,6 +3,7 @@
 # its own, and sees nothing of the machine outside. CGROUP: an empty cgroup (v2) for it alone.
 set -euo pipefail
 root=$1 cgroup=$2
+. "$(dirname "$0")/../../../tests/system/mounts.sh"
 if [ "${MACHINE:-}" = "" ]; then
   echo $$ >"$cgroup/cgroup.procs"
   MACHINE=inside exec unshare --pid --mount --uts --ipc --net --cgroup --fork --kill-child=SIGKILL --propagation private bash "$0" "$root" "$cgroup"
@@ -11,18 +12,7 @@ fi
 mount --bind "$root" "$root"
 cd "$root"
 mkdir -p old srv
-mount -t proc proc proc
-mount --bind proc/sys proc/sys
-mount -o remount,bind,ro proc/sys
-mount -t sysfs -o ro sysfs sys
-mount -t cgroup2 cgroup2 sys/fs/cgroup
-mount -t tmpfs -o mode=755 dev dev
-for name in null zero full random urandom tty; do touch "dev/$name" && mount --bind "/dev/$name" "dev/$name"; done
-mkdir dev/shm dev/pts
-mount -t devpts -o newinstance,ptmxmode=0666,mode=620 pts dev/pts
-ln -s pts/ptmx dev/ptmx
-ln -s /proc/self/fd dev/fd
-mount -t tmpfs -o mode=1777,size=256m shm dev/shm
+kernel_mounts
 mount -t tmpfs -o mode=755 run run
 chroot . ip link set lo up
 
